@@ -1,0 +1,238 @@
+// The only file that includes Python. Takes numpy arrays, checks shapes, releases the interpreter lock and calls ops().
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ops.h"
+#include "threads.h"
+
+namespace nb = nanobind;
+using namespace motet;
+
+namespace {
+
+template <class T, int N>
+using Array = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+using Floats = Array<const float, 2>;
+using FloatsOut = Array<float, 2>;
+using Vector = Array<const float, 1>;
+using Bytes = Array<const uint8_t, 1>;
+using Any3 = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ndim<3>>;
+
+void require(bool ok, const char* what) {
+  if (!ok) throw std::invalid_argument(what);
+}
+
+// A packed matrix with the arrays it points into kept alive (they may be memory maps).
+struct Packed {
+  Matrix m;
+  Bytes data;
+  std::optional<Bytes> scales;
+};
+
+Packed make_packed(int kind, int count, int rows, int cols, int tiles, Bytes data, std::optional<Bytes> scales) {
+  Matrix m{};
+  m.kind = static_cast<Kind>(kind);
+  m.count = count, m.rows = rows, m.cols = cols, m.tiles = tiles;
+  m.blocks = (cols + kBlock - 1) / kBlock;
+  require(kind >= 0 && kind <= 3, "kind must be 0 (mxfp4), 1 (int8), 2 (bf16) or 3 (f32)");
+  require(rows > 0 && cols > 0 && count > 0 && tiles * kTile >= rows, "sizes must be positive and tiles must cover the rows");
+  const size_t per_block[] = {256, 512, 1024, 2048}, scale_bytes[] = {16, 32, 0, 0};
+  m.data_tile = m.blocks * per_block[kind];
+  m.scale_tile = m.blocks * scale_bytes[kind];
+  const size_t all = static_cast<size_t>(count) * tiles;
+  require(data.size() == all * m.data_tile, "packed data has the wrong size");
+  require((scales ? scales->size() : 0) == all * m.scale_tile, "packed scales have the wrong size");
+  m.data = data.data();
+  m.scales = scales ? scales->data() : nullptr;
+  return {m, data, scales};
+}
+
+// Quantised or padded activations; owns its memory.
+struct Activations {
+  int cols = 0;
+  std::vector<int8_t> q;
+  std::vector<float> scale, x;
+  std::vector<int32_t> sum, pair;
+  Acts acts{};
+};
+
+Activations quantized(Floats x) {
+  Activations a;
+  a.cols = static_cast<int>(x.shape(1));
+  a.acts.rows = static_cast<int>(x.shape(0));
+  a.acts.blocks = (a.cols + kBlock - 1) / kBlock;
+  const size_t n = static_cast<size_t>(a.acts.rows) * a.acts.blocks;
+  a.q.resize(n * kBlock), a.scale.resize(n), a.sum.resize(n), a.pair.resize(n);
+  {
+    nb::gil_scoped_release release;
+    ops().quantize(x.data(), a.acts.rows, a.cols, a.q.data(), a.scale.data(), a.sum.data(), a.pair.data());
+  }
+  a.acts.q = a.q.data(), a.acts.scale = a.scale.data(), a.acts.sum = a.sum.data(), a.acts.pair = a.pair.data();
+  return a;
+}
+
+Activations padded(Floats x, bool round_bf16) {
+  Activations a;
+  a.cols = static_cast<int>(x.shape(1));
+  a.acts.rows = static_cast<int>(x.shape(0));
+  a.acts.blocks = (a.cols + kBlock - 1) / kBlock;
+  a.x.resize(static_cast<size_t>(a.acts.rows) * a.acts.blocks * kBlock);
+  {
+    nb::gil_scoped_release release;
+    ops().pad(x.data(), a.acts.rows, a.cols, round_bf16, a.x.data());
+  }
+  a.acts.x = a.x.data();
+  return a;
+}
+
+void check_kinds(const Matrix& w, const Acts& a) {
+  require(!a.q || w.kind == Kind::kMxfp4 || w.kind == Kind::kInt8, "int8 activations need mxfp4 or int8 weights");
+}
+
+void rms_norm(Floats x, Vector gain, float eps, FloatsOut out) {
+  require(gain.shape(0) == x.shape(1) && out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "rms_norm: shapes differ");
+  nb::gil_scoped_release release;
+  ops().rms_norm(x.data(), gain.data(), eps, static_cast<int>(x.shape(0)), static_cast<int>(x.shape(1)), out.data());
+}
+
+void linear(const Packed& w, const Activations& a, std::optional<Vector> bias, bool accumulate, FloatsOut out) {
+  require(w.m.count == 1 && w.m.cols == a.cols, "linear: weight columns and activation columns differ");
+  require(static_cast<int>(out.shape(0)) == a.acts.rows && static_cast<int>(out.shape(1)) == w.m.rows, "linear: output shape is wrong");
+  require(!bias || static_cast<int>(bias->shape(0)) == w.m.rows, "linear: bias length is wrong");
+  check_kinds(w.m, a.acts);
+  nb::gil_scoped_release release;
+  ops().linear(w.m, a.acts, bias ? bias->data() : nullptr, accumulate, out.data());
+}
+
+void rope(FloatsOut qkv, Floats cos, Floats sin, int heads, int kv_heads, int head_dim, Any3 k_new, Any3 v_new) {
+  const size_t tokens = qkv.shape(0);
+  const bool f32 = k_new.dtype() == nb::dtype<float>();
+  require(static_cast<int>(qkv.shape(1)) == (heads + 2 * kv_heads) * head_dim, "rope: qkv width is wrong");
+  require(cos.shape(0) == tokens && static_cast<int>(cos.shape(1)) == head_dim / 2 && sin.size() == cos.size(), "rope: table shape is wrong");
+  require(k_new.size() == tokens * kv_heads * head_dim && v_new.size() == k_new.size() && v_new.dtype() == k_new.dtype() &&
+              (f32 || k_new.dtype() == nb::dtype<uint16_t>()), "rope: keys and values must be (T, K, D) of float32 or uint16 (bf16)");
+  nb::gil_scoped_release release;
+  ops().rope(qkv.data(), cos.data(), sin.data(), static_cast<int>(tokens), heads, kv_heads, head_dim, f32, k_new.data(), v_new.data());
+}
+
+void attention(Floats q, int heads, Any3 k_new, Any3 v_new, Any3 k_cache, Any3 v_cache, long start, int window, Vector sinks, FloatsOut out) {
+  AttentionArgs a{};
+  a.kv_heads = static_cast<int>(k_new.shape(1));
+  a.head_dim = static_cast<int>(k_new.shape(2));
+  a.heads = heads;
+  a.tokens = static_cast<int>(q.shape(0));
+  a.q = q.data();
+  a.q_stride = static_cast<long>(q.shape(1));
+  a.kv_f32 = k_new.dtype() == nb::dtype<float>();
+  a.k_new = k_new.data(), a.v_new = v_new.data(), a.k_cache = k_cache.data(), a.v_cache = v_cache.data();
+  a.start = start;
+  a.capacity = static_cast<long>(k_cache.shape(0));
+  a.window = window;
+  a.sinks = sinks.data();
+  a.out = out.data();
+  require(heads % a.kv_heads == 0 && static_cast<int>(q.shape(1)) >= heads * a.head_dim, "attention: q is too narrow");
+  require(k_cache.dtype() == k_new.dtype() && v_cache.dtype() == k_new.dtype() && v_new.dtype() == k_new.dtype(), "attention: cache dtypes differ");
+  require(static_cast<int>(k_new.shape(0)) >= a.tokens && v_new.size() == k_new.size() && v_cache.size() == k_cache.size() &&
+              static_cast<int>(k_cache.shape(1)) == a.kv_heads && static_cast<int>(k_cache.shape(2)) == a.head_dim, "attention: key and value shapes differ");
+  require(start == 0 || a.capacity >= (window > 0 && window - 1 < start ? window - 1 : start), "attention: the cache is too short");
+  require(static_cast<int>(sinks.shape(0)) == heads && static_cast<int>(out.shape(0)) == a.tokens &&
+              static_cast<int>(out.shape(1)) == heads * a.head_dim, "attention: output or sinks shape is wrong");
+  nb::gil_scoped_release release;
+  ops().attention(a);
+}
+
+void route(Floats logits, Array<int32_t, 2> ids, FloatsOut weights) {
+  const int k = static_cast<int>(ids.shape(1));
+  require(ids.shape(0) == logits.shape(0) && weights.shape(0) == ids.shape(0) && static_cast<int>(weights.shape(1)) == k &&
+              k >= 1 && k <= static_cast<int>(logits.shape(1)), "route: shapes differ or k exceeds the experts");
+  nb::gil_scoped_release release;
+  ops().route(logits.data(), static_cast<int>(logits.shape(0)), static_cast<int>(logits.shape(1)), k, ids.data(), weights.data());
+}
+
+void moe(FloatsOut x, const Activations& acts, Array<const int32_t, 2> ids, Floats weights, const Packed& w1, Floats b1_gate,
+         Floats b1_up, const Packed& w2, Floats b2, float alpha, float limit, bool round_bf16) {
+  MoeArgs a{};
+  a.acts = acts.acts;
+  a.ids = ids.data(), a.weights = weights.data();
+  a.tokens = static_cast<int>(x.shape(0));
+  a.k = static_cast<int>(ids.shape(1));
+  a.w1 = w1.m, a.w2 = w2.m;
+  a.b1_gate = b1_gate.data(), a.b1_up = b1_up.data(), a.b2 = b2.data();
+  a.width = w2.m.cols, a.hidden = static_cast<int>(x.shape(1));
+  a.alpha = alpha, a.limit = limit, a.round_bf16 = round_bf16;
+  a.x = x.data();
+  const size_t experts = w1.m.count, width = a.width;
+  require(acts.acts.rows == a.tokens && acts.cols == w1.m.cols && acts.cols == a.hidden && static_cast<int>(w2.m.rows) == a.hidden, "moe: widths differ");
+  require(w2.m.count == w1.m.count && w1.m.tiles % 2 == 0 && w1.m.tiles / 2 == (a.width + kTile - 1) / kTile, "moe: w1 must hold gate and up tiles alternately");
+  require(b1_gate.shape(0) == experts && b1_gate.shape(1) == width && b1_up.size() == b1_gate.size() &&
+              b2.shape(0) == experts && static_cast<int>(b2.shape(1)) == a.hidden, "moe: bias shapes differ");
+  require(static_cast<int>(ids.shape(0)) == a.tokens && weights.size() == ids.size(), "moe: routing shapes differ");
+  for (size_t i = 0; i < ids.size(); ++i) require(a.ids[i] >= 0 && a.ids[i] < w1.m.count, "moe: expert id out of range");
+  check_kinds(w1.m, a.acts);
+  check_kinds(w2.m, a.acts);
+  nb::gil_scoped_release release;
+  ops().moe(a);
+}
+
+// Copies for the numpy twin and the tests.
+nb::object export_acts(const Activations& a) {
+  auto copy = [&](const auto& v, size_t cols) -> nb::object {
+    using T = std::decay_t<decltype(v[0])>;
+    if (v.empty()) return nb::none();
+    T* data = new T[v.size()];
+    std::copy(v.begin(), v.end(), data);
+    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<2>>(data, {static_cast<size_t>(a.acts.rows), cols}, owner));
+  };
+  const size_t blocks = a.acts.blocks;
+  nb::dict d;
+  d["q"] = copy(a.q, blocks * kBlock), d["scale"] = copy(a.scale, blocks), d["sum"] = copy(a.sum, blocks);
+  d["pair"] = copy(a.pair, blocks), d["x"] = copy(a.x, blocks * kBlock);
+  return d;
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "motet's kernels. Use motet.kernels, which names each op and its numpy twin.";
+  nb::class_<Packed>(m, "Packed");
+  nb::class_<Activations>(m, "Activations")
+      .def_ro("cols", &Activations::cols)
+      .def_prop_ro("rows", [](const Activations& a) { return a.acts.rows; })
+      .def("arrays", &export_acts);
+  m.def("packed", &make_packed, nb::arg("kind"), nb::arg("count"), nb::arg("rows"), nb::arg("cols"), nb::arg("tiles"),
+        nb::arg("data"), nb::arg("scales").none());
+  m.def("quantize", &quantized, nb::arg("x"));
+  m.def("pad", &padded, nb::arg("x"), nb::arg("round_bf16"));
+  m.def("rms_norm", &rms_norm);
+  m.def("linear", &linear, nb::arg("w"), nb::arg("a"), nb::arg("bias").none(), nb::arg("accumulate"), nb::arg("out"));
+  m.def("rope", &rope);
+  m.def("attention", &attention);
+  m.def("route", &route);
+  m.def("moe", &moe);
+  m.def("isa", [] { return std::string(ops().name); });
+  m.def("set_isa", [](const std::string& name) { set_isa(name.c_str()); });
+  m.def("isas", [] {
+    const char* names[8];
+    return std::vector<std::string>(names, names + available_isas(names, 8));
+  });
+  m.def("threads", &thread_count);
+  m.def("set_threads", &set_thread_count);
+  m.def("read_rate", [](Bytes data) {
+    nb::gil_scoped_release release;
+    return ops().read_rate(data.data(), data.size());
+  });
+  m.def("int8_rate", [](long steps) {
+    nb::gil_scoped_release release;
+    ops().int8_rate(steps);
+    return static_cast<double>(steps) * static_cast<double>(ops().int8_ops_per_step) * thread_count();
+  });
+}
