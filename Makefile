@@ -1,0 +1,58 @@
+# Every target sets up what it needs (scripts/setup.sh: .venv, packages, native build) and says what is missing.
+#   make run            the embedded model answers a question at three efforts
+#   make test           lint, types and every test; what CI runs
+# PYTHON=... names the interpreter of a new .venv; PROMPT and EFFORT go to 'make run'.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+MOTET := .venv/bin/python -m motet
+PY := .venv/bin/python
+# Tests run side by side, one native thread each, so that two workers do not fight for two cores.
+TEST_ENV := MOTET_THREADS=1 OMP_NUM_THREADS=1
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 8 ? 8 : n )))
+
+.PHONY: help setup setup-dev setup-train run chat test lint types fuzz bench oracle train-mini clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup:
+	@bash scripts/setup.sh run
+
+setup-dev:
+	@bash scripts/setup.sh dev
+
+setup-train:
+	@bash scripts/setup.sh train
+
+run: setup ## the embedded model thinks and answers, at low, medium and high effort
+	@$(MOTET) demo
+
+chat: setup ## talk with the embedded model (or MODEL=folder)
+	@$(MOTET) chat $(if $(MODEL),--model '$(MODEL)')
+
+test: setup-dev lint types ## lint, types and every test, on all cores
+	@echo "tests: pytest with $(WORKERS) workers"
+	@$(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+
+lint: setup-dev ## ruff: rules and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+types: setup-dev ## mypy --strict on src/motet
+	@$(PY) -m mypy
+
+fuzz: setup-dev ## the fuzz tests at full length
+	@MOTET_FUZZ=full $(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) -m fuzz $(ARGS)
+
+bench: setup ## speed of the embedded model (or MODEL=folder), ceilings first
+	@$(MOTET) bench $(if $(MODEL),'$(MODEL)',mini)
+
+oracle: setup-dev ## compare with transformers' GptOssForCausalLM and print the largest differences
+	@$(PY) -m tests.oracle_transformers
+
+train-mini: setup-train ## train the embedded model again, from its seed
+	@$(PY) -m motet.train.mini
+
+clean: ## remove .venv and everything built
+	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/motet/_native*.so
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
