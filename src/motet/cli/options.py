@@ -1,0 +1,26 @@
+"""Options that several commands share, each declared once. Knows names and help texts, no behaviour."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+Effort = Literal["low", "medium", "high"]
+Precision = Literal["int8", "bf16", "float32"]
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", metavar="M", help="mini, a name from 'motet models', or a folder.")
+]
+EffortOption = Annotated[Effort, typer.Option("--effort", "-e", help="How long the model thinks.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic of the matrix products.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, max=256, help="Native threads; the default is all cores.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", help="Stop after N sampled tokens.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="0 is greedy.")]
+TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="Nucleus sampling.")]
+TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="0 is off.")]
+MinP = Annotated[float | None, typer.Option("--min-p", metavar="P", help="Relative to the likeliest token.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="S", help="Same seed, same prompt: same bits.")]

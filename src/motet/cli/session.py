@@ -1,0 +1,107 @@
+"""A loaded model with its engine, one turn at a time, timed. Knows events and clocks; prints nothing.
+
+The clock stands between the turn and the engine: it sees each sampled token as it arrives, so speeds are those of the
+engine, whatever rendering and printing cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from motet.engine import Engine, SamplingParams
+    from motet.harmony import Conversation, Event
+
+
+@dataclass
+class Timing:
+    """One turn: tokens in, tokens out, and when. Seconds are wall-clock."""
+
+    n_prompt: int = 0
+    n_sampled: int = 0
+    first_s: float = 0.0  # from the request to the first sampled token
+    decode_s: float = 0.0  # from the first sampled token to the last
+    finish: str | None = None
+
+    @property
+    def prefill_rate(self) -> float | None:
+        """Prompt tokens per second, the first sampled token included in the time."""
+        return self.n_prompt / self.first_s if self.first_s > 0 else None
+
+    @property
+    def decode_rate(self) -> float | None:
+        """Sampled tokens per second after the first."""
+        return (self.n_sampled - 1) / self.decode_s if self.n_sampled > 1 and self.decode_s > 0 else None
+
+
+@dataclass
+class Clock:
+    """Stands in for the engine: passes every token on and notes the time."""
+
+    engine: Engine
+    timing: Timing = field(default_factory=Timing)
+    on_token: Callable[[int], None] | None = None
+
+    def stream(self, ids: list[int], params: SamplingParams) -> Iterator[Any]:
+        """As Engine.stream."""
+        timing, began = self.timing, time.perf_counter()
+        timing.n_prompt += len(ids)
+        first = 0.0
+        for n, out in enumerate(self.engine.stream(ids, params), 1):
+            now = time.perf_counter()
+            if n == 1:
+                first = now
+                timing.first_s += now - began
+            timing.n_sampled += 1
+            timing.finish = out.finish
+            if self.on_token:
+                self.on_token(timing.n_sampled)
+            yield out
+            now_s = now - first
+            if out.finish is not None:
+                timing.decode_s += now_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+
+class Session:
+    """A model and its engine. A context manager: leaving it stops the engine's thread."""
+
+    def __init__(self, name: str, precision: str, threads: int | None) -> None:
+        from motet.engine import Engine
+        from motet.library import find
+        from motet.model import load
+
+        began = time.perf_counter()
+        folder = find(name)
+        self.model = load(folder, precision=precision, threads=threads)
+        self.encoding = self.model.encoding
+        self.engine = Engine(self.model)
+        self.load_s = time.perf_counter() - began
+        self.name = name
+        self.timing = Timing()
+        self.on_token: Callable[[int], None] | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.engine.close()
+
+    def turn(self, conversation: Conversation, params: SamplingParams) -> Iterator[Event]:
+        """The events of one assistant turn; `timing` is complete when they end."""
+        from motet.turn import run_turn
+
+        self.timing = Timing()
+        clock = Clock(self.engine, self.timing, self.on_token)
+        yield from run_turn(clock, conversation, self.encoding, params)
+
+    def machine(self) -> dict[str, Any]:
+        """What the figures depend on: precision, instruction set, threads."""
+        from motet import kernels
+
+        return {"precision": self.model.precision, "isa": kernels.isa(), "threads": kernels.threads()}

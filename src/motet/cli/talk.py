@@ -1,0 +1,263 @@
+"""Talking with a model: run, chat, demo. Knows what a person sees of a turn; session.py runs and times it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from motet.cli import show
+from motet.cli.options import (
+    Effort,
+    EffortOption,
+    JsonOption,
+    MaxTokens,
+    MinP,
+    ModelOption,
+    PrecisionOption,
+    Seed,
+    Temperature,
+    ThreadsOption,
+    TopK,
+    TopP,
+)
+
+if TYPE_CHECKING:
+    from motet.cli.session import Session, Timing
+    from motet.engine import SamplingParams
+    from motet.harmony import Event, Folded
+
+
+class Printer:
+    """Events to a person: thinking dimmed and labelled on stderr, everything meant for the user plain on stdout."""
+
+    def __init__(self, analysis: bool) -> None:
+        self.analysis = analysis
+        self.channel = ""
+        self.line_open = False
+        self.waiting = False
+        self.last = 0.0
+
+    def on_token(self, n: int) -> None:
+        """While nothing is shown, a terminal sees that something goes on."""
+        now = time.monotonic()
+        if self.channel != "final" and not self.analysis and sys.stderr.isatty() and now - self.last > 0.1:
+            self.last, self.waiting = now, True
+            print(f"\r{show.paint(show.DIM, f'thinking, {n} tokens')}", end="", file=sys.stderr, flush=True)
+
+    def feed(self, event: Event) -> None:
+        """Shows one event."""
+        kind = type(event).__name__
+        if kind == "MessageStart":
+            self._start(event)
+        elif kind == "Delta":
+            self._text(event.text)  # type: ignore[union-attr]
+        elif kind == "MessageEnd":
+            self._close()
+            self.channel = ""
+        elif kind == "Quarantined":
+            self._close()
+            show.note(f"not Harmony, kept aside: {show.visible(event.text)}")  # type: ignore[union-attr]
+
+    def _start(self, event: Any) -> None:
+        self._close()
+        self.channel = f"call to {event.recipient}" if event.recipient else event.channel or "final"
+        if self.channel not in ("final", "commentary") and self.analysis:
+            show.note(f"{self.channel}: ", end="")
+            self.line_open = True
+
+    def _text(self, text: str) -> None:
+        if self.channel in ("final", "commentary"):
+            self._erase()
+            print(show.safe(text), end="", flush=True)
+            self.line_open = True
+        elif self.analysis:
+            show.note(show.safe(text), end="")
+
+    def _erase(self) -> None:
+        if self.waiting:
+            self.waiting = False
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+    def _close(self) -> None:
+        self._erase()
+        if self.line_open:
+            self.line_open = False
+            print(file=sys.stdout if self.channel in ("final", "commentary") else sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends an open line, also when the turn was cut off."""
+        self._close()
+
+
+def sampling(**given: Any) -> SamplingParams:
+    """SamplingParams with what the user gave; the defaults stand in one place, there."""
+    from motet.engine import SamplingParams
+
+    return SamplingParams(**{k: v for k, v in given.items() if v is not None})
+
+
+def _speeds(timing: Timing, session: Session) -> str:
+    machine = session.machine()
+    parts = [f"{timing.n_prompt} prompt tokens" + _rate(timing.prefill_rate)]
+    parts += [f"{timing.n_sampled} tokens" + _rate(timing.decode_rate), f"first after {timing.first_s:.2f} s"]
+    return " · ".join([*parts, f"{machine['precision']}, {machine['isa']}, {machine['threads']} threads"])
+
+
+def _rate(rate: float | None) -> str:
+    return "" if rate is None else f" at {rate:.0f}/s" if rate >= 100 else f" at {rate:.1f}/s"
+
+
+def _turn(session: Session, conversation: Any, params: SamplingParams, analysis: bool, quiet: bool = False) -> Folded:
+    """Runs and shows one turn; returns its fold."""
+    from motet.harmony import fold
+
+    printer = Printer(analysis)
+    session.on_token = None if quiet else printer.on_token
+    events: list[Event] = []
+    try:
+        for event in session.turn(conversation, params):
+            events.append(event)
+            if not quiet:
+                printer.feed(event)
+    finally:
+        printer.close()
+    return fold(events)
+
+
+def _remark(folded: Folded, timing: Timing) -> None:
+    if timing.finish == "length" and not folded.final:
+        show.note("(the limit came while it was still thinking: raise --max-tokens or lower --effort)")
+    elif timing.finish == "length":
+        show.note("(cut off by the limit of tokens)")
+    elif not folded.final:
+        show.note("(the model ended without an answer)")
+
+
+def run(
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question, or - for standard input.")] = None,
+    model: ModelOption = "mini",
+    effort: EffortOption = "medium",
+    analysis: Annotated[bool, typer.Option("--analysis/--no-analysis", help="Show the thinking.")] = False,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")] = None,
+    developer: Annotated[str | None, typer.Option("--developer", metavar="TEXT", help="Developer instructions.")] = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    seed: Seed = None,
+    precision: PrecisionOption = "int8",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask once; the answer streams to stdout."""
+    from motet.cli.session import Session
+
+    params = sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    text = show.prompt_text(prompt)
+    with Session(model, precision, threads) as session:
+        conversation = _conversation([("system", system), ("developer", developer), ("user", text)], effort)
+        folded = _turn(session, conversation, params, analysis, quiet=json)
+        _remark(folded, session.timing)
+        if json:
+            show.emit(_report(session, folded, effort))
+        else:
+            show.note(_speeds(session.timing, session))
+
+
+def _conversation(messages: Iterable[tuple[str, str | None]], effort: Effort) -> Any:
+    from motet.harmony import Conversation
+
+    return Conversation.from_chat([{"role": r, "content": t} for r, t in messages if t is not None], effort=effort)
+
+
+def _report(session: Session, folded: Folded, effort: Effort) -> dict[str, Any]:
+    """The fold of a turn with counts and speeds, for --json."""
+    timing = session.timing
+    count = lambda text: len(session.encoding.encode(text)) if text else 0  # noqa: E731
+    return {
+        "model": session.name, "effort": effort, "analysis": folded.analysis, "commentary": folded.commentary,
+        "final": folded.final, "finish": timing.finish, "quarantined": [str(q) for q in folded.quarantined],
+        "tokens": {"prompt": timing.n_prompt, "sampled": timing.n_sampled, "analysis": count(folded.analysis),
+                   "final": count(folded.final)},
+        "seconds": {"load": round(session.load_s, 4), "first_token": round(timing.first_s, 4),
+                    "decode": round(timing.decode_s, 4)},
+        "tokens_per_second": {"prefill": _rounded(timing.prefill_rate), "decode": _rounded(timing.decode_rate)},
+        **session.machine(),
+    }  # fmt: skip
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 2)
+
+
+HELP = "/effort low|medium|high   /analysis on|off   /new   /help   /quit   (Ctrl-C stops a reply)"
+
+
+def chat(
+    model: ModelOption = "mini",
+    effort: EffortOption = "medium",
+    analysis: Annotated[bool, typer.Option("--analysis/--no-analysis", help="Show the thinking.")] = True,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")] = None,
+    developer: Annotated[str | None, typer.Option("--developer", metavar="TEXT", help="Developer instructions.")] = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    seed: Seed = None,
+    precision: PrecisionOption = "int8",
+    threads: ThreadsOption = None,
+) -> None:
+    """Talk; the conversation is remembered until /new."""
+    from motet.cli.chat import Chat
+    from motet.cli.session import Session
+
+    params = sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    with Session(model, precision, threads) as session:
+        Chat(session, params, effort, analysis, [("system", system), ("developer", developer)]).loop()
+
+
+def demo(
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Another question.")] = None,
+    model: ModelOption = "mini",
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Picks another question.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """The embedded model thinks about one question at low, medium and high effort."""
+    from motet.cli.session import Session
+
+    text, answer = (prompt, None) if prompt else _held_out(seed)
+    with Session(model, "int8", None) as session:
+        show.note(f"{session.name}, loaded in {session.load_s:.2f} s", dim=True)
+        show.note(f"\n{show.paint(show.BOLD, text)}" + (" (held out of its training)" if answer else ""), dim=False)
+        reports = []
+        for effort in get_args(Effort):
+            show.note(f"\n{show.paint(show.BOLD, f'effort {effort}')}", dim=False)
+            conversation = _conversation([("user", text)], effort)
+            folded = _turn(session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis=True, quiet=json)
+            _remark(folded, session.timing)
+            show.note(_speeds(session.timing, session))
+            reports.append(_report(session, folded, effort))
+        if json:
+            show.emit({"prompt": text, "answer": answer, "replies": reports})
+
+
+def _held_out(seed: int) -> tuple[str, str]:
+    """A question the embedded model was never trained on, with its answer."""
+    import random
+
+    from motet.tasks import TASKS
+
+    example = TASKS["products"].example(random.Random(seed), "high", "test")
+    return example.prompt, example.answer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers this file's commands."""
+    for command in (run, chat, demo):
+        app.command(rich_help_panel="Talk")(command)

@@ -1,0 +1,86 @@
+"""The ops of motet.kernels on the compiled module. Knows shapes and dtypes; every op's meaning is in reference.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from motet import _native
+from motet.kernels.layout import KINDS, F32, Matrix
+
+Activations = Any  # _native.Activations
+
+
+def _packed(w: Matrix) -> Any:
+    if w._native is None:
+        w._native = _native.packed(KINDS.index(w.kind), w.count, w.rows, w.cols, w.tiles, w.data, w.scales)
+    return w._native
+
+
+def rms_norm(x: F32, gain: F32, eps: float) -> F32:
+    out = np.empty_like(x)
+    _native.rms_norm(x, gain, eps, out)
+    return out
+
+
+def quantize(x: F32) -> Activations:
+    return _native.quantize(x)
+
+
+def pad(x: F32, round_bf16: bool) -> Activations:
+    return _native.pad(x, round_bf16)
+
+
+def linear(w: Matrix, a: Activations, bias: F32 | None = None, into: F32 | None = None) -> F32:
+    if into is not None:
+        _native.linear(_packed(w), a, bias, True, into)
+        return into
+    out = np.empty((a.rows, w.rows), np.float32)
+    _native.linear(_packed(w), a, bias, False, out)
+    return out
+
+
+def rope(
+    qkv: F32, cos: F32, sin: F32, heads: int, kv_heads: int, head_dim: int, kv_dtype: npt.DTypeLike
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    k, v = (np.empty((qkv.shape[0], kv_heads, head_dim), kv_dtype) for _ in range(2))
+    _native.rope(qkv, cos, sin, heads, kv_heads, head_dim, k, v)
+    return k, v
+
+
+def attention(
+    q: F32,
+    heads: int,
+    new: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    cache: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    start: int,
+    window: int,
+    sinks: F32,
+) -> F32:
+    out = np.empty((q.shape[0], heads * new[0].shape[2]), np.float32)
+    _native.attention(q, heads, new[0], new[1], cache[0], cache[1], start, window, sinks, out)
+    return out
+
+
+def route(logits: F32, k: int) -> tuple[npt.NDArray[np.int32], F32]:
+    ids, weights = np.empty((logits.shape[0], k), np.int32), np.empty((logits.shape[0], k), np.float32)
+    _native.route(logits, ids, weights)
+    return ids, weights
+
+
+def moe(
+    x: F32,
+    a: Activations,
+    ids: npt.NDArray[np.int32],
+    weights: F32,
+    w1: Matrix,
+    b1: tuple[F32, F32],
+    w2: Matrix,
+    b2: F32,
+    alpha: float,
+    limit: float,
+    round_bf16: bool = False,
+) -> None:
+    _native.moe(x, a, ids, weights, _packed(w1), b1[0], b1[1], _packed(w2), b2, alpha, limit, round_bf16)

@@ -1,0 +1,57 @@
+"""MXFP4 in the forward pass: values as they will be stored, gradients as if nothing had happened (straight-through).
+
+The same numbers as `motet.mxfp4` (a test holds them together), in torch because every training step needs them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from motet.reference import MoE
+
+BLOCK = 32
+
+
+def mxfp4_values(w: Tensor) -> Tensor:
+    """What w (..., K), K a multiple of 32, becomes after MXFP4 and back. Shared exponent floor(log2(amax)) - 2."""
+    blocks = w.reshape(*w.shape[:-1], -1, BLOCK)
+    exponent = torch.frexp(blocks.abs().amax(-1, keepdim=True)).exponent - 3
+    scale = torch.ldexp(torch.ones((), dtype=w.dtype), exponent.clamp(-127, 127))
+    x = blocks / scale
+    size = x.abs()
+    # Steps of E2M1: 0.5 below 2, 1 below 4, 2 above; round to nearest, ties to even, never beyond 6.
+    step = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0))
+    x = (torch.round(x / step) * step).clamp(-6, 6)
+    return (x * scale).reshape(w.shape)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w: Tensor) -> Tensor:
+        return mxfp4_values(w)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+def fake_quantize(w: Tensor) -> Tensor:
+    """`mxfp4_values` with the gradient of the identity."""
+    return cast(Tensor, _StraightThrough.apply(w))
+
+
+def set_fake_quantization(model: nn.Module, on: bool) -> None:
+    """Let every expert tensor be seen through MXFP4, or not."""
+    for module in model.modules():
+        if isinstance(module, MoE):
+            module.view_weight = fake_quantize if on else None
+
+
+@torch.no_grad()
+def round_to_stored(model: nn.Module) -> None:
+    """Replace every parameter by the value its stored form has: experts MXFP4, all else bfloat16."""
+    for name, p in model.named_parameters():
+        p.copy_(mxfp4_values(p) if name.endswith(("mlp1_weight", "mlp2_weight")) else p.bfloat16().float())

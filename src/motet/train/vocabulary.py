@@ -1,0 +1,65 @@
+"""A small byte-level BPE vocabulary with Harmony's control tokens, trained on the text the model will really see.
+
+Written in the tokenizer.json form of the published checkpoints (Split by regex, ByteLevel, BPE). Digits are always
+single tokens; the constant lines of the system message are single tokens, so that prompts stay short.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from motet.tasks import EFFORTS, TASKS
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CONTROL = ("<|startoftext|>", "<|endoftext|>", "<|return|>", "<|constrain|>", "<|channel|>", "<|start|>", "<|end|>",
+           "<|message|>", "<|call|>")  # fmt: skip
+IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
+CUTOFF = "Knowledge cutoff: 2024-06"
+CHANNELS = "# Valid channels: analysis, commentary, final. Channel must be included for every message."
+PATTERN = "|".join([re.escape(line).replace("\\ ", " ").replace("\\-", "-").replace("\\#", "#")
+                    for line in (IDENTITY, CUTOFF, CHANNELS)]
+                   + [r" ?\p{L}+(?:'\p{L}+)?", r"\p{N}", r" ?[^\s\p{L}\p{N}]", r"\n+", r"\s"])  # fmt: skip
+
+
+def corpus(examples: int, seed: int) -> Iterable[str]:
+    """Texts to learn merges from: training examples of every task and the system message's own lines."""
+    rng = random.Random(f"vocabulary {seed}")
+    tasks = list(TASKS.values())
+    for i in range(examples):
+        example = tasks[i % len(tasks)].example(rng, EFFORTS[i % 3], "train")
+        yield from (IDENTITY, CUTOFF, CHANNELS, "system", "developer", "user", "assistant", "analysis", "commentary", "final")
+        yield f"\nCurrent date: 2026-01-02\n\nReasoning: {example.effort}\n\n# Instructions\n\n# Tools\n\n## functions\n\n"
+        yield from (example.prompt, example.analysis_text, example.final)
+
+
+def train_vocabulary(size: int, examples: int, seed: int) -> Tokenizer:
+    """Learn a vocabulary of at most `size` ids: 256 bytes, merges in order of their making, then the control tokens."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - len(CONTROL), min_frequency=8, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[], show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(corpus(examples, seed), trainer)
+    tokenizer.add_special_tokens(list(CONTROL))
+    return tokenizer
+
+
+def save_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
+    """Write tokenizer.json, after checking that its ids are 0..n-1 without a gap."""
+    ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
+    if ids != list(range(len(ids))):
+        raise ValueError("the vocabulary has gaps or duplicate ids")
+    path.write_text(json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
