@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import os
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from motet.errors import UserError
-from motet.kernels.layout import BLOCK, TILE, Matrix, bf16_to_f32, f32_to_bf16, interleave_tiles, matrix, tile_rows
+from motet.kernels.layout import (
+    BLOCK,
+    F32,
+    TILE,
+    Matrix,
+    bf16_to_f32,
+    f32_to_bf16,
+    interleave_tiles,
+    matrix,
+    tile_rows,
+)
 
 __all__ = [
-    "BLOCK", "TILE", "KernelError", "Matrix", "attention", "backend", "bf16_to_f32", "f32_to_bf16", "int8_rate",
+    "BLOCK", "F32", "TILE", "Activations", "KernelError", "Matrix", "attention", "backend", "bf16_to_f32", "f32_to_bf16", "int8_rate",
     "interleave_tiles", "isa", "isas", "linear", "matrix", "moe", "pad", "quantize", "read_rate", "rms_norm", "rope",
     "route", "set_threads", "threads", "tile_rows",
 ]  # fmt: skip
@@ -35,7 +45,9 @@ def _choose() -> tuple[str, ModuleType]:
     try:
         from motet.kernels import native
     except ImportError as e:
-        raise KernelError(f"The native module cannot be loaded ({e}); rebuild with 'make clean run' or set MOTET_KERNELS=numpy.") from e
+        raise KernelError(
+            f"The native module cannot be loaded ({e}); rebuild with 'make clean run' or set MOTET_KERNELS=numpy."
+        ) from e
     try:
         native._native.isa()
     except RuntimeError as e:
@@ -44,6 +56,8 @@ def _choose() -> tuple[str, ModuleType]:
 
 
 backend, _ops = _choose()
+
+Activations = Any  # reference.Activations or the native module's, by backend
 
 if TYPE_CHECKING:
     from motet.kernels.reference import attention, linear, moe, pad, quantize, rms_norm, rope, route
@@ -111,4 +125,6 @@ if os.environ.get("MOTET_THREADS"):
     try:
         set_threads(int(os.environ["MOTET_THREADS"]))
     except ValueError as e:
-        raise KernelError(f"MOTET_THREADS is '{os.environ['MOTET_THREADS']}'; set it to a number from 1 to 256.") from e
+        raise KernelError(
+            f"MOTET_THREADS is '{os.environ['MOTET_THREADS']}'; set it to a number from 1 to 256."
+        ) from e

@@ -57,7 +57,13 @@ class Matrix:
             pairs = data.view(np.uint16).reshape(self.tiles, cols // 2, TILE, 2)
             return bf16_to_f32(pairs.transpose(0, 2, 1, 3).reshape(rows, cols))
         if self.kind == "f32":
-            return data.view(np.float32).reshape(self.tiles, cols, TILE).transpose(0, 2, 1).reshape(rows, cols).copy()
+            return (
+                data.view(np.float32)
+                .reshape(self.tiles, cols, TILE)
+                .transpose(0, 2, 1)
+                .reshape(rows, cols)
+                .copy()
+            )
         assert self.scales is not None
         m = self.scales.size // self.count
         scales = self.scales[index * m : (index + 1) * m]
@@ -68,7 +74,9 @@ class Matrix:
         else:
             b = data.reshape(self.tiles, self.blocks, 4, TILE, 4)
             codes = np.stack([b & 15, b >> 4], axis=3)  # (tiles, blocks, 4, 2, 16, 4)
-            values = _E2M1_DOUBLED[codes.transpose(0, 4, 1, 2, 3, 5)].reshape(self.tiles, TILE, self.blocks, BLOCK)
+            values = _E2M1_DOUBLED[codes.transpose(0, 4, 1, 2, 3, 5)].reshape(
+                self.tiles, TILE, self.blocks, BLOCK
+            )
             exponent = np.maximum(scales.astype(np.int32) - 1, 0) << 23
             s = exponent.view(np.float32).reshape(self.tiles, self.blocks, TILE).transpose(0, 2, 1)
         return (values * s[..., None]).reshape(rows, cols)
@@ -120,7 +128,10 @@ def tile_mxfp4(blocks: U8, scales: U8) -> tuple[U8, U8]:
     tiles = -(-rows // TILE)
     b = _pad(blocks, tiles * TILE, n).reshape(tiles, TILE, n, 4, 4).transpose(0, 2, 3, 1, 4)
     out = np.empty(b.shape, np.uint8)
-    for half in (0, 1):  # columns 8j + 2*half, 8j + 2*half + 1 share a byte; so do the columns four further on
+    for half in (
+        0,
+        1,
+    ):  # columns 8j + 2*half, 8j + 2*half + 1 share a byte; so do the columns four further on
         low, high = b[..., half], b[..., half + 2]
         out[..., 2 * half] = (low & 15) | (high << 4)
         out[..., 2 * half + 1] = (low >> 4) | (high & 0xF0)
@@ -140,7 +151,9 @@ def tile_int8(w: F32) -> tuple[U8, U8]:
         q = np.where(scale[..., None] > 0, np.rint(x / scale[..., None]), 0).astype(np.int8)
     q = q.reshape(tiles, TILE, n, 8, 4).transpose(0, 2, 3, 1, 4)
     s = bits.astype(np.uint16).transpose(0, 2, 1)
-    return np.ascontiguousarray(q).view(np.uint8).reshape(-1), np.ascontiguousarray(s).view(np.uint8).reshape(-1)
+    return np.ascontiguousarray(q).view(np.uint8).reshape(-1), np.ascontiguousarray(s).view(np.uint8).reshape(
+        -1
+    )
 
 
 def tile_bf16(w: U16) -> U8:

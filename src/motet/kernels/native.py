@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motet import _native
-from motet.kernels.layout import KINDS, F32, Matrix
+from motet.kernels.layout import F32, KINDS, Matrix
 
 Activations = Any  # _native.Activations
 

@@ -34,7 +34,13 @@ class Activations:
         return int(self.x.shape[0])
 
     def arrays(self) -> dict[str, Any]:
-        return {"q": self.q, "scale": self.scale, "sum": self.sum, "pair": self.pair, "x": None if self.q is not None else self.x}
+        return {
+            "q": self.q,
+            "scale": self.scale,
+            "sum": self.sum,
+            "pair": self.pair,
+            "x": None if self.q is not None else self.x,
+        }
 
 
 def rms_norm(x: F32, gain: F32, eps: float) -> F32:
