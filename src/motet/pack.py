@@ -233,6 +233,10 @@ class _Plan:
     def _dtype(self, name: str) -> str:
         return self.checkpoint.tensor(name).dtype
 
+    def _floats(self, name: str) -> npt.NDArray[np.float32]:
+        tensor = self.checkpoint.tensor(name)
+        return _float(tensor.data, tensor.dtype)
+
     def _layer(self, at: str) -> None:
         for part in ("attn.norm.scale", "attn.sinks"):
             self._plain(at + part)
@@ -244,14 +248,9 @@ class _Plan:
             at + "mlp.gate.weight", "bf16" if self._dtype(at + "mlp.gate.weight") == "BF16" else "f32"
         )
         self._plain(at + "mlp.gate.bias")
-        b1 = lambda half: (
-            lambda: _float(
-                self.checkpoint.tensor(at + "mlp.mlp1_bias").data, self._dtype(at + "mlp.mlp1_bias")
-            )[:, half::2]
-        )
-        for half, name in enumerate(("gate", "up")):
-            shape = (self.config.num_experts, self.config.intermediate_size)
-            self._array(f"{at}mlp.mlp1_bias.{name}", "float32", shape, b1(half))
+        bias, shape = at + "mlp.mlp1_bias", (self.config.num_experts, self.config.intermediate_size)
+        self._array(bias + ".gate", "float32", shape, lambda: self._floats(bias)[:, ::2])
+        self._array(bias + ".up", "float32", shape, lambda: self._floats(bias)[:, 1::2])
         self._experts(
             at + "mlp.mlp1_weight", 2 * self.config.intermediate_size, self.config.hidden_size, pairs=True
         )

@@ -7,6 +7,8 @@ forces one, MOTET_THREADS sets the number of threads.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from motet.kernels.layout import (
 __all__ = [
     "BLOCK", "F32", "TILE", "Activations", "KernelError", "Matrix", "attention", "backend", "bf16_to_f32", "f32_to_bf16", "int8_rate",
     "interleave_tiles", "isa", "isas", "linear", "matrix", "moe", "pad", "quantize", "read_rate", "rms_norm", "rope",
-    "route", "set_threads", "threads", "tile_rows",
+    "route", "selftest", "set_threads", "threads", "tile_rows", "use_isa",
 ]  # fmt: skip
 
 
@@ -60,6 +62,7 @@ backend, _ops = _choose()
 Activations = Any  # reference.Activations or the native module's, by backend
 
 if TYPE_CHECKING:
+    from motet.kernels.compare import Result
     from motet.kernels.reference import attention, linear, moe, pad, quantize, rms_norm, rope, route
 else:
     attention, linear, moe, pad = _ops.attention, _ops.linear, _ops.moe, _ops.pad
@@ -74,6 +77,28 @@ def isa() -> str:
 def isas() -> list[str]:
     """The instruction sets this CPU can run, slowest first."""
     return list(_ops._native.isas()) if backend == "native" else ["numpy"]
+
+
+@contextmanager
+def use_isa(name: str) -> Iterator[None]:
+    """Within the block the native ops use this instruction set; KernelError when the CPU cannot run it."""
+    if name not in isas():
+        raise KernelError(f"This machine cannot run '{name}'; choose {', '.join(isas())}.")
+    before = isa()
+    if backend == "native":
+        _ops._native.set_isa(name)
+    try:
+        yield
+    finally:
+        if backend == "native":
+            _ops._native.set_isa(before)
+
+
+def selftest() -> Iterator[Result]:
+    """Each native op against its numpy twin, under every instruction set of this CPU: one Result each."""
+    from motet.kernels.compare import selftest as run
+
+    return run()
 
 
 def threads() -> int:
