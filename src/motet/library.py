@@ -87,7 +87,11 @@ def find(name: str | os.PathLike[str]) -> Path:
 
 def _known() -> str:
     names = ", ".join(e.name for e in entries())
-    return f"here are: {names} (in {models_directory()}), or give a folder" if names else "give the folder of a checkpoint"
+    return (
+        f"here are: {names} (in {models_directory()}), or give a folder"
+        if names
+        else "give the folder of a checkpoint"
+    )
 
 
 def n_bytes(folder: Path) -> int:

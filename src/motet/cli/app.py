@@ -98,7 +98,10 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 1, "There is not enough memory; close other programs, or choose a smaller model or batch."
     if isinstance(error, OSError) and error.errno is not None:
         return 1, _os_sentence(error)
-    return 1, f"Something broke that should not ({type(error).__name__}: {error}); please report it with the output of --debug."
+    return (
+        1,
+        f"Something broke that should not ({type(error).__name__}: {error}); please report it with the output of --debug.",
+    )
 
 
 def _sentence(text: str) -> str:
@@ -112,7 +115,9 @@ def _os_sentence(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full{' at' + where if where else ''}; free some space, or name a folder on another disk."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"There is no permission to use{where or ' a file'}; choose another folder or change its rights."
+        return (
+            f"There is no permission to use{where or ' a file'}; choose another folder or change its rights."
+        )
     if error.errno == errno.ENOENT:
         return f"The file{where} does not exist; check the path."
     return f"The system refused{where}: {error.strerror}."

@@ -16,20 +16,27 @@ def _numbers(text: str, name: str, least: int) -> list[int]:
     try:
         values = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--{name} is '{text}'; give whole numbers with commas between, such as 0,4096.") from None
+        raise UsageError(
+            f"--{name} is '{text}'; give whole numbers with commas between, such as 0,4096."
+        ) from None
     if min(values) < least:
         raise UsageError(f"--{name} has {min(values)}; every number must be at least {least}.")
     return values
 
 
 def bench(
-    model: Annotated[str, typer.Argument(metavar="M", help="mini, a name from 'motet models', or a folder.")] = "mini",
-    prompt: Annotated[int, typer.Option("--prompt", metavar="N", min=1, help="Prompt tokens per pass.")] = 512,
+    model: Annotated[
+        str, typer.Argument(metavar="M", help="mini, a name from 'motet models', or a folder.")
+    ] = "mini",
+    prompt: Annotated[
+        int, typer.Option("--prompt", metavar="N", min=1, help="Prompt tokens per pass.")
+    ] = 512,
     gen: Annotated[int, typer.Option("--gen", metavar="N", min=1, help="Tokens decoded per pass.")] = 64,
     depth: Annotated[str, typer.Option("--depth", metavar="N,N", help="Tokens already in the cache.")] = "0",
     batch: Annotated[str, typer.Option("--batch", metavar="N,N", help="Sequences decoded together.")] = "1",
     repeats: Annotated[
-        int | None, typer.Option("--repeats", metavar="N", min=1, help="Passes; the default fits a minute, 3 to 12.")
+        int | None,
+        typer.Option("--repeats", metavar="N", min=1, help="Passes; the default fits a minute, 3 to 12."),
     ] = None,
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
@@ -47,7 +54,9 @@ def bench(
 
 
 def doctor(
-    model: Annotated[str, typer.Option("--model", "-m", metavar="M", help="The model to check with.")] = "mini",
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="M", help="The model to check with.")
+    ] = "mini",
     json: JsonOption = False,
 ) -> None:
     """Check this machine and this installation, one line a check; exit 1 when one fails."""
@@ -58,12 +67,19 @@ def doctor(
         results.append(result)
         if not json:
             mark = {"ok": show.GREEN, "FAIL": show.RED, "skip": show.DIM}[result.state]
-            print(f"{show.paint(mark, f'{result.state:4}', sys.stdout)}  {result.name:22}  {result.detail}", flush=True)
+            print(
+                f"{show.paint(mark, f'{result.state:4}', sys.stdout)}  {result.name:22}  {result.detail}",
+                flush=True,
+            )
     failed = [r.name for r in results if r.state == "FAIL"]
     if json:
         show.emit({"ok": not failed, "checks": [vars(r) for r in results]})
     else:
-        show.note(f"{len(failed)} of {len(results)} checks failed" if failed else f"all {len(results)} checks done, none failed")
+        show.note(
+            f"{len(failed)} of {len(results)} checks failed"
+            if failed
+            else f"all {len(results)} checks done, none failed"
+        )
     if failed:
         raise typer.Exit(1)
 

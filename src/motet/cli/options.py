@@ -15,10 +15,15 @@ ModelOption = Annotated[
 EffortOption = Annotated[Effort, typer.Option("--effort", "-e", help="How long the model thinks.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic of the matrix products.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", metavar="N", min=1, max=256, help="Native threads; the default is all cores.")
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, max=256, help="Native threads; the default is all cores."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", help="Stop after N sampled tokens.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", metavar="N", help="Stop after N sampled tokens.")
+]
 Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="0 is greedy.")]
 TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="Nucleus sampling.")]
 TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="0 is off.")]

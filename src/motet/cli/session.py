@@ -71,14 +71,21 @@ class Clock:
 class Session:
     """A model and its engine. A context manager: leaving it stops the engine's thread."""
 
-    def __init__(self, name: str, precision: str, threads: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        precision: str,
+        threads: int | None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """`progress(done, total)` is called with bytes while the model is packed, the first time only."""
         from motet.engine import Engine
         from motet.library import find
         from motet.model import load
 
         began = time.perf_counter()
         folder = find(name)
-        self.model = load(folder, precision=precision, threads=threads)
+        self.model = load(folder, precision=precision, threads=threads, progress=progress)
         self.encoding = self.model.encoding
         self.engine = Engine(self.model)
         self.load_s = time.perf_counter() - began

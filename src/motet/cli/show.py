@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from motet.errors import UsageError, UserError
 
 if TYPE_CHECKING:
+    from rich import progress as rp
     from rich.console import Console
 
 Progress = Callable[[int, int], None]
@@ -86,17 +87,37 @@ def _pad(text: str, width: int, right: bool) -> str:
 
 @contextmanager
 def bar(title: str, unit: str = "bytes") -> Iterator[Progress]:
-    """A progress callback (done, total): a bar on a terminal, a line every ten per cent elsewhere."""
+    """A progress callback (done, total): a bar on a terminal, a line every ten per cent elsewhere.
+
+    Nothing is shown, and rich is not imported, before the first call: most work that may take long does not.
+    """
     if not sys.stderr.isatty():
         yield _lines(title)
         return
+    view: list[rp.Progress] = []
+
+    def report(done: int, total: int) -> None:
+        if not view:
+            view.append(_bar(unit))
+            view[0].start()
+            view[0].add_task(title, total=None)
+        view[0].update(view[0].task_ids[0], completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        if view:
+            view[0].stop()
+
+
+def _bar(unit: str) -> rp.Progress:
     from rich import progress as rp
 
     columns: list[rp.ProgressColumn] = [rp.TextColumn("{task.description}"), rp.BarColumn()]
-    columns += [rp.DownloadColumn(), rp.TransferSpeedColumn()] if unit == "bytes" else [rp.MofNCompleteColumn()]
-    with rp.Progress(*columns, rp.TimeRemainingColumn(), console=console(), transient=True) as view:
-        task = view.add_task(title, total=None)
-        yield lambda done, total: view.update(task, completed=done, total=total)
+    columns += (
+        [rp.DownloadColumn(), rp.TransferSpeedColumn()] if unit == "bytes" else [rp.MofNCompleteColumn()]
+    )
+    return rp.Progress(*columns, rp.TimeRemainingColumn(), console=console(), transient=True)
 
 
 def _lines(title: str) -> Progress:

@@ -54,13 +54,13 @@ class Printer:
         if kind == "MessageStart":
             self._start(event)
         elif kind == "Delta":
-            self._text(event.text)  # type: ignore[union-attr]
+            self._text(event.text)
         elif kind == "MessageEnd":
             self._close()
             self.channel = ""
         elif kind == "Quarantined":
             self._close()
-            show.note(f"not Harmony, kept aside: {show.visible(event.text)}")  # type: ignore[union-attr]
+            show.note(f"not Harmony, kept aside: {show.visible(event.text)}")
 
     def _start(self, event: Any) -> None:
         self._close()
@@ -100,6 +100,14 @@ def sampling(**given: Any) -> SamplingParams:
     return SamplingParams(**{k: v for k, v in given.items() if v is not None})
 
 
+def _open(name: str, precision: str, threads: int | None) -> Session:
+    """A session; packing, the first time, shows a bar."""
+    from motet.cli.session import Session
+
+    with show.bar(f"packing {name} for {precision}, once") as progress:
+        return Session(name, precision, threads, progress)
+
+
 def _speeds(timing: Timing, session: Session) -> str:
     machine = session.machine()
     parts = [f"{timing.n_prompt} prompt tokens" + _rate(timing.prefill_rate)]
@@ -111,7 +119,9 @@ def _rate(rate: float | None) -> str:
     return "" if rate is None else f" at {rate:.0f}/s" if rate >= 100 else f" at {rate:.1f}/s"
 
 
-def _turn(session: Session, conversation: Any, params: SamplingParams, analysis: bool, quiet: bool = False) -> Folded:
+def _turn(
+    session: Session, conversation: Any, params: SamplingParams, analysis: bool, quiet: bool = False
+) -> Folded:
     """Runs and shows one turn; returns its fold."""
     from motet.harmony import fold
 
@@ -138,12 +148,16 @@ def _remark(folded: Folded, timing: Timing) -> None:
 
 
 def run(
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question, or - for standard input.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="The question, or - for standard input.")
+    ] = None,
     model: ModelOption = "mini",
     effort: EffortOption = "medium",
     analysis: Annotated[bool, typer.Option("--analysis/--no-analysis", help="Show the thinking.")] = False,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")] = None,
-    developer: Annotated[str | None, typer.Option("--developer", metavar="TEXT", help="Developer instructions.")] = None,
+    developer: Annotated[
+        str | None, typer.Option("--developer", metavar="TEXT", help="Developer instructions.")
+    ] = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -155,11 +169,11 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Ask once; the answer streams to stdout."""
-    from motet.cli.session import Session
-
-    params = sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    params = sampling(
+        max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
+    )
     text = show.prompt_text(prompt)
-    with Session(model, precision, threads) as session:
+    with _open(model, precision, threads) as session:
         conversation = _conversation([("system", system), ("developer", developer), ("user", text)], effort)
         folded = _turn(session, conversation, params, analysis, quiet=json)
         _remark(folded, session.timing)
@@ -172,7 +186,9 @@ def run(
 def _conversation(messages: Iterable[tuple[str, str | None]], effort: Effort) -> Any:
     from motet.harmony import Conversation
 
-    return Conversation.from_chat([{"role": r, "content": t} for r, t in messages if t is not None], effort=effort)
+    return Conversation.from_chat(
+        [{"role": r, "content": t} for r, t in messages if t is not None], effort=effort
+    )
 
 
 def _report(session: Session, folded: Folded, effort: Effort) -> dict[str, Any]:
@@ -203,7 +219,9 @@ def chat(
     effort: EffortOption = "medium",
     analysis: Annotated[bool, typer.Option("--analysis/--no-analysis", help="Show the thinking.")] = True,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")] = None,
-    developer: Annotated[str | None, typer.Option("--developer", metavar="TEXT", help="Developer instructions.")] = None,
+    developer: Annotated[
+        str | None, typer.Option("--developer", metavar="TEXT", help="Developer instructions.")
+    ] = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -215,10 +233,11 @@ def chat(
 ) -> None:
     """Talk; the conversation is remembered until /new."""
     from motet.cli.chat import Chat
-    from motet.cli.session import Session
 
-    params = sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
-    with Session(model, precision, threads) as session:
+    params = sampling(
+        max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
+    )
+    with _open(model, precision, threads) as session:
         Chat(session, params, effort, analysis, [("system", system), ("developer", developer)]).loop()
 
 
@@ -229,17 +248,19 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """The embedded model thinks about one question at low, medium and high effort."""
-    from motet.cli.session import Session
-
     text, answer = (prompt, None) if prompt else _held_out(seed)
-    with Session(model, "int8", None) as session:
+    with _open(model, "int8", None) as session:
         show.note(f"{session.name}, loaded in {session.load_s:.2f} s", dim=True)
-        show.note(f"\n{show.paint(show.BOLD, text)}" + (" (held out of its training)" if answer else ""), dim=False)
+        show.note(
+            f"\n{show.paint(show.BOLD, text)}" + (" (held out of its training)" if answer else ""), dim=False
+        )
         reports = []
         for effort in get_args(Effort):
             show.note(f"\n{show.paint(show.BOLD, f'effort {effort}')}", dim=False)
             conversation = _conversation([("user", text)], effort)
-            folded = _turn(session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis=True, quiet=json)
+            folded = _turn(
+                session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis=True, quiet=json
+            )
             _remark(folded, session.timing)
             show.note(_speeds(session.timing, session))
             reports.append(_report(session, folded, effort))

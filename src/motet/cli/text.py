@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from motet.tokenizer import Encoding
 
 Vocabulary = Annotated[
-    str, typer.Option("--model", "-m", metavar="M", help="Whose vocabulary: o200k_harmony, a model's name, or a folder.")
+    str,
+    typer.Option(
+        "--model", "-m", metavar="M", help="Whose vocabulary: o200k_harmony, a model's name, or a folder."
+    ),
 ]
 
 
@@ -41,7 +44,9 @@ def piece(encoding: Encoding, token: int) -> str:
 
 def print_ids(encoding: Encoding, ids: list[int]) -> None:
     """Ids and pieces side by side, one token a line."""
-    rows = [[str(n), str(i), "*" if encoding.is_special(i) else "", piece(encoding, i)] for n, i in enumerate(ids)]
+    rows = [
+        [str(n), str(i), "*" if encoding.is_special(i) else "", piece(encoding, i)] for n, i in enumerate(ids)
+    ]
     show.table(rows, ["", "id", "", "piece"], right={0, 1})
 
 
@@ -49,12 +54,18 @@ def legal_ids(value: Any, encoding: Encoding) -> list[int]:
     """A list of ids that exist in the vocabulary. UserError names the first that does not."""
     ids = value.get("ids") if isinstance(value, dict) else value
     if not isinstance(ids, list):
-        raise UserError('There are no ids; give a JSON list such as [200005, 17196], or an object with "ids".')
+        raise UserError(
+            'There are no ids; give a JSON list such as [200005, 17196], or an object with "ids".'
+        )
     for n, i in enumerate(ids):
         if isinstance(i, bool) or not isinstance(i, int):
-            raise UserError(f"Item {n} of the ids is {show.visible(repr(i))[:40]}; every item must be a whole number.")
+            raise UserError(
+                f"Item {n} of the ids is {show.visible(repr(i))[:40]}; every item must be a whole number."
+            )
         if not 0 <= i < encoding.n_vocab:
-            raise UserError(f"Item {n} of the ids is {i}; {encoding.name} has ids 0 to {encoding.n_vocab - 1}.")
+            raise UserError(
+                f"Item {n} of the ids is {i}; {encoding.name} has ids 0 to {encoding.n_vocab - 1}."
+            )
     return ids
 
 
@@ -64,7 +75,9 @@ def tokens(
     special: Annotated[
         bool, typer.Option("--special", help="Read <|start|> and its like as control tokens, not as text.")
     ] = False,
-    decode: Annotated[bool, typer.Option("--decode", help="TEXT is a JSON list of ids; print the text.")] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="TEXT is a JSON list of ids; print the text.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Text to token ids and pieces, side by side."""
@@ -95,7 +108,9 @@ def _ids_in(text: str) -> Any:
         words = text.replace(",", " ").split()
         if words and all(w.isdecimal() for w in words):
             return [int(w) for w in words]
-        raise UserError("The ids are neither a JSON list nor numbers; for instance: [200006, 17360].") from None
+        raise UserError(
+            "The ids are neither a JSON list nor numbers; for instance: [200006, 17360]."
+        ) from None
 
 
 def conversation_in(value: Any, effort: Effort | None) -> Conversation:
@@ -111,7 +126,9 @@ def conversation_in(value: Any, effort: Effort | None) -> Conversation:
 
 
 def render(
-    file: Annotated[str, typer.Argument(metavar="CONV.json", help="Chat messages as JSON, or - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="CONV.json", help="Chat messages as JSON, or - for standard input.")
+    ],
     model: Vocabulary = "o200k_harmony",
     effort: Annotated[Effort | None, typer.Option("--effort", "-e", help="Overrides the file's.")] = None,
     history: Annotated[
@@ -136,7 +153,9 @@ def render(
 
 
 def parse(
-    file: Annotated[str, typer.Argument(metavar="IDS.json", help="Sampled ids as JSON, or - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="IDS.json", help="Sampled ids as JSON, or - for standard input.")
+    ],
     model: Vocabulary = "o200k_harmony",
     json: JsonOption = False,
 ) -> None:
@@ -156,7 +175,14 @@ def parse(
     for event in events:
         fields = event_json(event)
         kind = fields.pop("event")
-        rows.append([kind, ", ".join(f"{k}={show.visible(str(v))}" for k, v in fields.items() if v not in (None, "", []))])
+        rows.append(
+            [
+                kind,
+                ", ".join(
+                    f"{k}={show.visible(str(v))}" for k, v in fields.items() if v not in (None, "", [])
+                ),
+            ]
+        )
     show.table(rows, ["event", ""])
 
 
@@ -175,7 +201,11 @@ def _plain(value: Any) -> Any:
         return value.decode("latin-1")
     if isinstance(value, str):
         return str(getattr(value, "value", value))
-    return value if value is None or isinstance(value, bool | int | float) else str(getattr(value, "value", value))
+    return (
+        value
+        if value is None or isinstance(value, bool | int | float)
+        else str(getattr(value, "value", value))
+    )
 
 
 def add_to(app: typer.Typer) -> None:

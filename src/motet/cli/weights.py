@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from motet.cli import show
-from motet.cli.options import JsonOption, Precision, PrecisionOption
+from motet.cli.options import JsonOption, PrecisionOption
 from motet.errors import UsageError, UserError
 
 if TYPE_CHECKING:
@@ -24,9 +24,13 @@ WEIGHTS_PATTERNS = ["config.json", "*.safetensors", "*.safetensors.index.json", 
 
 
 def synth(
-    shape: Annotated[str, typer.Argument(metavar="SHAPE", help="20b, 120b, 120b-N-layers, 20b-N-layers or tiny.")],
+    shape: Annotated[
+        str, typer.Argument(metavar="SHAPE", help="20b, 120b, 120b-N-layers, 20b-N-layers or tiny.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    layout: Annotated[Literal["hf", "openai"], typer.Option("--layout", help="Which published layout.")] = "hf",
+    layout: Annotated[
+        Literal["hf", "openai"], typer.Option("--layout", help="Which published layout.")
+    ] = "hf",
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Same seed, same bytes.")] = 0,
     experts: Annotated[
         Literal["mxfp4", "bfloat16", "float32"], typer.Option("--experts", help="How the experts are stored.")
@@ -51,28 +55,48 @@ def pack(
     model: Annotated[str, typer.Argument(metavar="M", help="A name from 'motet models', or a folder.")],
     precision: PrecisionOption = "int8",
     quantize: Annotated[
-        bool, typer.Option("--quantize", help="Store plain experts as MXFP4 first; loses precision, saves memory.")
+        bool,
+        typer.Option(
+            "--quantize", help="First write a copy whose plain experts are MXFP4: smaller, less exact."
+        ),
     ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--dir", metavar="DIR", help="Where --quantize puts the copy; the default is M-mxfp4 beside M."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Make the kernel-ready weights now, instead of at the first run."""
     from motet.library import find
+    from motet.pack import ensure_pack
 
+    if folder and not quantize:
+        raise UsageError("--dir names the folder of a quantised copy; add --quantize, or leave it out.")
     began = time.perf_counter()
-    path = _packed(find(model), precision, quantize)
+    source = find(model)
+    if quantize:
+        source = _quantized(source, folder)
+    with show.bar(f"packing for {precision}") as progress:
+        path = ensure_pack(source, precision, progress)
     seconds = time.perf_counter() - began
     total = _bytes(path)
     show.note(f"{show.size(total)} in {seconds:.1f} s at {path}")
     if json:
-        show.emit({"model": model, "precision": precision, "quantize": quantize, "path": str(path), "bytes": total,
-                   "seconds": round(seconds, 3)})  # fmt: skip
+        show.emit({"model": model, "folder": str(source), "precision": precision, "quantize": quantize,
+                   "path": str(path), "bytes": total, "seconds": round(seconds, 3)})  # fmt: skip
 
 
-def _packed(folder: Path, precision: Precision, quantize: bool) -> Path:
-    from motet.pack import ensure_pack
+def _quantized(source: Path, folder: Path | None) -> Path:
+    """A copy of the checkpoint with MXFP4 experts; its folder."""
+    from motet.pack import quantize_checkpoint
 
-    with show.bar(f"packing for {precision}") as progress:
-        return ensure_pack(folder, precision, quantize=quantize, progress=progress)
+    target = folder or source.resolve().with_name(f"{source.resolve().name}-mxfp4")
+    with show.bar("quantising experts") as progress:
+        quantize_checkpoint(source, target, progress)
+    show.note(f"quantised copy at {target}")
+    return target
 
 
 def models(json: JsonOption = False) -> None:
@@ -108,12 +132,10 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _packs(folder: Path) -> list[str]:
-    """The precisions already packed; ensure_pack with nothing to do would tell the same, but may start packing."""
-    try:
-        from motet.pack import pack_path
-    except ImportError:
-        return []
-    return [p for p in ("int8", "bf16", "float32") if pack_path(folder, p).exists()]
+    """The precisions already packed, whole and up to date."""
+    from motet.pack import PRECISIONS, pack_path, read_header
+
+    return [p for p in PRECISIONS if read_header(pack_path(folder, p)) is not None]
 
 
 def _count(n: int | None) -> str:
@@ -132,11 +154,15 @@ def _bytes(path: Path) -> int:
 def pull(
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="For instance openai/gpt-oss-20b.")],
     folder: Annotated[
-        Path | None, typer.Option("--dir", metavar="DIR", help="Where to put it; the default is the models directory.")
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Where to put it; the default is the models directory."),
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="A branch, tag or commit.")] = None,
     original: Annotated[
-        bool, typer.Option("--original", help="The folder 'original/' (OpenAI layout) instead of the Hugging Face one.")
+        bool,
+        typer.Option(
+            "--original", help="The folder 'original/' (OpenAI layout) instead of the Hugging Face one."
+        ),
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -154,9 +180,11 @@ def pull(
     name = str(target) if folder else repository
     if original:
         name = str(target / "original")
-    show.note(f"{show.size(total)} in {seconds:.0f} s at {target}; try: motet run --model {name} \"hello\"")
+    show.note(f'{show.size(total)} in {seconds:.0f} s at {target}; try: motet run --model {name} "hello"')
     if json:
-        show.emit({"repository": repository, "folder": str(target), "bytes": total, "seconds": round(seconds, 3)})
+        show.emit(
+            {"repository": repository, "folder": str(target), "bytes": total, "seconds": round(seconds, 3)}
+        )
 
 
 def _download(repository: str, target: Path, revision: str | None, original: bool) -> None:
@@ -170,7 +198,9 @@ def _download(repository: str, target: Path, revision: str | None, original: boo
     wanted = [s for s in info.siblings or [] if any(fnmatch(s.rfilename, p) for p in patterns)]
     wanted = wanted if original else [s for s in wanted if "/" not in s.rfilename]
     if not any(s.rfilename.endswith("config.json") for s in wanted):
-        raise UserError(f"'{repository}' holds no {'original/' if original else ''}config.json; check the name.")
+        raise UserError(
+            f"'{repository}' holds no {'original/' if original else ''}config.json; check the name."
+        )
     missing = [s for s in wanted if not _have(target / s.rfilename, s.size)]
     need = sum(s.size or 0 for s in missing)
     target.mkdir(parents=True, exist_ok=True)
@@ -199,17 +229,30 @@ def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
     try:
         yield
     except hub.RevisionNotFoundError:
-        raise UserError(f"'{repository}' has no revision '{revision}'; leave --revision out for the newest.") from None
+        raise UserError(
+            f"'{repository}' has no revision '{revision}'; leave --revision out for the newest."
+        ) from None
     except hub.GatedRepoError:
-        raise UserError(f"'{repository}' asks for consent; accept its terms on its page, then set HF_TOKEN.") from None
+        raise UserError(
+            f"'{repository}' asks for consent; accept its terms on its page, then set HF_TOKEN."
+        ) from None
     except hub.RepositoryNotFoundError:
-        raise UserError(f"{endpoint} has no model '{repository}'; check the name, or set HF_TOKEN if it is private.") from None
+        raise UserError(
+            f"{endpoint} has no model '{repository}'; check the name, or set HF_TOKEN if it is private."
+        ) from None
     except hub.HFValidationError:
-        raise UsageError(f"'{repository}' is not a name the hub can have; for instance: motet pull openai/gpt-oss-20b.") from None
+        raise UsageError(
+            f"'{repository}' is not a name the hub can have; for instance: motet pull openai/gpt-oss-20b."
+        ) from None
     except (httpx.HTTPStatusError, hub.HfHubHTTPError) as e:
         code = e.response.status_code if e.response is not None else "an error"
         raise UserError(f"{endpoint} answered {code} for '{repository}'; try again later.") from None
-    except (httpx.TransportError, hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError) as e:
+    except (
+        httpx.TransportError,
+        hub.LocalEntryNotFoundError,
+        hub.OfflineModeIsEnabled,
+        ConnectionError,
+    ) as e:
         raise UserError(f"{endpoint} cannot be reached ({type(e).__name__}); check the network, set HF_ENDPOINT to a "
                         "mirror, or copy the files into a folder and pass that folder.") from None  # fmt: skip
 
