@@ -252,8 +252,10 @@ class Model:
         )  # fmt: skip
 
     def _logits(self, x: F32, spans: Sequence[Span], starts: list[int]) -> list[F32]:
-        wanted = {"last": lambda n: [n - 1], "all": range, "none": lambda _: []}
-        picks = [[at + i for i in wanted[s.want](len(s.ids))] for s, at in zip(spans, starts, strict=True)]
+        picks: list[list[int]] = []
+        for span, at in zip(spans, starts, strict=True):
+            first = {"last": len(span.ids) - 1, "all": 0, "none": len(span.ids)}[span.want]
+            picks.append(list(range(at + first, at + len(span.ids))))
         rows = [r for p in picks for r in p]
         if not rows:
             return [np.empty((0, self.config.vocab_size), np.float32) for _ in spans]

@@ -76,26 +76,28 @@ class Pack:
         self.precision: str = header["precision"]
         self.key: str = header["key"]
         self._items: dict[str, dict[str, Any]] = header["tensors"]
-        self._map = np.memmap(path, np.uint8, "r")
+        # A plain ndarray over the map: slices of np.memmap pay for a Python-level hook at every view.
+        self._map: npt.NDArray[np.uint8] = np.asarray(np.memmap(path, np.uint8, "r"))
 
     @property
     def nbytes(self) -> int:
         return int(self._map.size)
 
     def _bytes(self, at: list[int]) -> npt.NDArray[np.uint8]:
-        # A plain ndarray over the map: slices of np.memmap pay for a Python-level hook at every view.
-        return np.asarray(self._map)[at[0] : at[0] + at[1]]
+        return self._map[at[0] : at[0] + at[1]]
 
     def array(self, name: str) -> Array:
         """A plain array, by the checkpoint's name."""
         item = self._items[name]
-        return self._bytes(item["data"]).view(item["kind"]).reshape(item["shape"])
+        values: Array = self._bytes(item["data"]).view(item["kind"]).reshape(item["shape"])
+        return values
 
     def matrix(self, name: str) -> Matrix:
         """A packed matrix, or a stack of them."""
         item = self._items[name]
         scales = self._bytes(item["scales"]) if item["scales"][1] else None
-        return Matrix(item["kind"], *item["shape"], self._bytes(item["data"]), scales)
+        count, rows, cols, tiles = item["shape"]
+        return Matrix(item["kind"], count, rows, cols, tiles, self._bytes(item["data"]), scales)
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
@@ -386,11 +388,11 @@ def _fill(
         ends = at + item.n_bytes, scales_at + item.n_scales
         for data, scales in item.pieces():
             file.seek(at)
-            file.write(memoryview(data).cast("B"))
+            file.write(np.ascontiguousarray(data).data)
             at += data.nbytes
             if scales is not None:
                 file.seek(scales_at)
-                file.write(memoryview(scales).cast("B"))
+                file.write(scales.data)
                 scales_at += scales.nbytes
             done += data.nbytes + (0 if scales is None else scales.nbytes)
             if progress:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from motet.errors import UserError
@@ -36,7 +35,7 @@ class KernelError(UserError):
     """The native module is missing, or an environment variable asks for what this machine cannot do."""
 
 
-def _choose() -> tuple[str, ModuleType]:
+def _choose() -> tuple[str, Any]:
     wanted = os.environ.get("MOTET_KERNELS", "native")
     if wanted not in ("native", "numpy"):
         raise KernelError(f"MOTET_KERNELS is '{wanted}'; set it to native or numpy.")

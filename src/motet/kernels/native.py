@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from motet import _native
 from motet.kernels.layout import F32, KINDS, Matrix
 
+_native: Any = import_module("motet._native")
 Activations = Any  # _native.Activations
 
 

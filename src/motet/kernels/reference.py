@@ -45,7 +45,8 @@ class Activations:
 
 def rms_norm(x: F32, gain: F32, eps: float) -> F32:
     """x (T, d) * rsqrt(mean(x^2) + eps) * gain; the gain multiplies in float32, before any down-cast."""
-    return (x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(eps)) * gain).astype(np.float32)
+    y: F32 = (x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(eps)) * gain).astype(np.float32)
+    return y
 
 
 def _padded(x: F32) -> F32:
@@ -85,7 +86,7 @@ def linear(w: Matrix, a: Activations, bias: F32 | None = None, into: F32 | None 
     if into is not None:
         into += y
         return into
-    return y
+    return y.astype(np.float32, copy=False)
 
 
 def rope(
@@ -135,7 +136,8 @@ def attention(
     top = np.maximum(scores.max(axis=-1, keepdims=True), sink)
     p = np.exp(scores - top)
     p /= p.sum(axis=-1, keepdims=True) + np.exp(sink - top)
-    return np.einsum("tkgs,skd->tkgd", p, v).reshape(tokens, heads * dim).astype(np.float32)
+    y: F32 = np.einsum("tkgs,skd->tkgd", p, v).reshape(tokens, heads * dim).astype(np.float32)
+    return y
 
 
 def route(logits: F32, k: int) -> tuple[npt.NDArray[np.int32], F32]:
