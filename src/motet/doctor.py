@@ -178,24 +178,24 @@ def _twins(_: Any) -> tuple[State, str]:
     """Each native op equals its numpy twin, with every instruction set this processor has."""
     from motet import kernels
 
-    selftest = getattr(kernels, "selftest", None)
-    if selftest is None or kernels.backend == "numpy":
-        return "skip", "there are no native kernels to compare"
-    results = list(selftest())
+    if kernels.backend == "numpy":
+        return "skip", "MOTET_KERNELS=numpy is set, so there is nothing to compare"
+    results = list(kernels.selftest())
     if not results:
         return "FAIL", "the self-test compared nothing; please report it."
     bad = [
-        f"{op} ({isa}) differs by {diff:.1e}, allowed {limit:.1e}"
-        for op, isa, diff, limit in results
-        if not diff <= limit
+        f"{r.op} ({r.isa}) is off by {r.difference:.1e}, {r.worst:.2g} times what is allowed"
+        for r in results
+        if not r.ok
     ]
     if bad:
-        return "FAIL", f"{'; '.join(bad)}; rebuild with 'make clean run', or set MOTET_ISA=scalar."
-    op, isa, diff, limit = max(results, key=lambda r: r[2] / r[3] if r[3] else 0.0)
-    sets = sorted({r[1] for r in results})
+        return "FAIL", f"{'; '.join(bad)}; rebuild with 'make clean run', or set MOTET_KERNELS=numpy."
+    worst = max(results, key=lambda r: r.worst)
+    sets = ", ".join(dict.fromkeys(r.isa for r in results))
+    ops, cases = len({r.op for r in results}), sum(r.cases for r in results)
     return (
         "ok",
-        f"{len({r[0] for r in results})} ops, {', '.join(sets)}; worst {op} ({isa}) {diff:.1e}, allowed {limit:.1e}",
+        f"{ops} ops, {cases} cases on {sets}; worst: {worst.op} ({worst.isa}) at {100 * worst.worst:.0f} % of its tolerance",
     )
 
 

@@ -10,15 +10,32 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from motet.cli import measure, talk, text, weights
 from motet.errors import UsageError, UserError
 
+
+class _Sections(TyperGroup):
+    """`motet --help` with the commands grouped by kind of work, in plain text: rich's boxes would double its time."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            panel = str(getattr(command, "rich_help_panel", None) or "Commands")
+            sections.setdefault(panel, []).append((name, (command.help or "").split(".")[0]))
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows, col_max=8)
+
+
 app = typer.Typer(
     name="motet",
+    cls=_Sections,
+    rich_markup_mode=None,
     help="gpt-oss on this machine: run it, look inside it, measure it.",
     add_completion=False,
     pretty_exceptions_enable=False,
