@@ -19,7 +19,7 @@ def mxfp4_values(w: Tensor) -> Tensor:
     """What w (..., K), K a multiple of 32, becomes after MXFP4 and back. Shared exponent floor(log2(amax)) - 2."""
     blocks = w.reshape(*w.shape[:-1], -1, BLOCK)
     exponent = torch.frexp(blocks.abs().amax(-1, keepdim=True)).exponent - 3
-    scale = torch.ldexp(torch.ones((), dtype=w.dtype), exponent.clamp(-127, 127))
+    scale = torch.ldexp(torch.ones_like(blocks[..., :1]), exponent.clamp(-127, 127))
     x = blocks / scale
     size = x.abs()
     # Steps of E2M1: 0.5 below 2, 1 below 4, 2 above; round to nearest, ties to even, never beyond 6.
