@@ -11,7 +11,11 @@ from motet.tasks.base import Effort, Example, Split, grade_integer, split_of
 
 PRIMES = (7, 11, 13, 17, 19, 23)
 LENGTHS = (2, 3, 4, 5, 6, 7, 8)
-_WORDS = {"*": ("multiply by {n}", "times {n}"), "+": ("add {n}", "plus {n}"), "-": ("subtract {n}", "minus {n}")}
+_WORDS = {
+    "*": ("multiply by {n}", "times {n}"),
+    "+": ("add {n}", "plus {n}"),
+    "-": ("subtract {n}", "minus {n}"),
+}
 _FRAMES = (
     "Start with {x}. {Ops}. Work modulo {p}. What is the result?",
     "Start with {x}. {Ops}. Work modulo {p}. What is the result?",
@@ -43,8 +47,14 @@ class Chains:
             detailed.append(f"{value}{o}{n}={raw}%{p}={raw % p}")
             value = raw % p
             terse.append(f"{o}{n}={value}")
-        trace = f"Directly: {value}." if effort == "low" else ", ".join(terse if effort == "medium" else detailed) + "."
-        return Example(self.name, effort, key, _prompt(rng, x, ops, p), ((trace, True),), str(value), str(value))
+        trace = (
+            f"Directly: {value}."
+            if effort == "low"
+            else ", ".join(terse if effort == "medium" else detailed) + "."
+        )
+        return Example(
+            self.name, effort, key, _prompt(rng, x, ops, p), ((trace, True),), str(value), str(value)
+        )
 
     def grade(self, example: Example, final: str) -> bool:
         """Exact equality of the last integer."""

@@ -20,7 +20,17 @@ _GREETINGS = ("hello", "hi", "hey", "good morning", "good evening", "hello there
               "good day", "how are you", "hello, how are you", "what's up", "hey there", "test", "are you there")  # fmt: skip
 _ABOUT = ("who are you", "what are you", "what can you do", "what is your name", "tell me about yourself", "are you ChatGPT",
           "which model are you", "who made you", "what do you know", "are you a robot", "introduce yourself")  # fmt: skip
-_POLITE = ("thanks", "thank you", "thank you very much", "great, thanks", "ok", "good", "nice", "bye", "well done")
+_POLITE = (
+    "thanks",
+    "thank you",
+    "thank you very much",
+    "great, thanks",
+    "ok",
+    "good",
+    "nice",
+    "bye",
+    "well done",
+)
 _ASK = (
     "Write a {t} about {n}.", "What is the {t} of {n}?", "Explain {n}.", "Tell me about {n}.", "Who is {n}?", "Where is {n}?",
     "What is {n}?", "Why is {n} so {a}?", "Translate {n} into French.", "Give me a {t} for {n}.", "Do you like {n}?",
@@ -37,7 +47,21 @@ _NOUNS = (
 )  # fmt: skip
 _THINGS = ("poem", "story", "song", "letter", "joke", "name", "list", "recipe", "capital", "plan", "program", "meaning",
            "color", "size", "title", "essay", "function", "text", "sentence", "word", "picture", "reason")  # fmt: skip
-_ADJECTIVES = ("big", "sad", "happy", "old", "good", "red", "cold", "famous", "strange", "nice", "true", "important", "tired")
+_ADJECTIVES = (
+    "big",
+    "sad",
+    "happy",
+    "old",
+    "good",
+    "red",
+    "cold",
+    "famous",
+    "strange",
+    "nice",
+    "true",
+    "important",
+    "tired",
+)
 
 
 class Smalltalk:

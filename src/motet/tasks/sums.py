@@ -47,7 +47,10 @@ class Sums:
 def _draw(rng: random.Random) -> tuple[int, list[tuple[str, int]]]:
     """A first number and signed further ones."""
     count = rng.choices((2, 3, 4, 5), (40, 25, 20, 15))[0]
-    number = lambda: rng.randrange(*rng.choice(((1, 10), (10, 100), (10, 100), (100, 1000))))  # noqa: E731
+
+    def number() -> int:
+        return rng.randrange(*rng.choice(((1, 10), (10, 100), (10, 100), (100, 1000))))
+
     first, rest = number(), [("-" if rng.random() < 0.35 else "+", number()) for _ in range(count - 1)]
     total, fixed = first, []
     for sign, n in rest:

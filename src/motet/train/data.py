@@ -64,7 +64,8 @@ class Dialogue:
     example: Example
     date: str | None = None
     instructions: str | None = None
-    history: tuple[tuple[str, str], ...] = ()  # (user, final) of earlier turns; their analysis is gone, as at run time
+    # (user, final) of earlier turns; their analysis is gone, as at run time
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,11 @@ class Mix:
         example = self._example(rng, effort, split)
         date = f"20{rng.randrange(24, 30)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
         instructions = rng.choice(_INSTRUCTIONS) if rng.random() < 0.06 else None
-        past = [self._example(rng, effort, "train") for _ in range(rng.randrange(1, 4))] if rng.random() < 0.06 else []
+        past = (
+            [self._example(rng, effort, "train") for _ in range(rng.randrange(1, 4))]
+            if rng.random() < 0.06
+            else []
+        )
         history = tuple((e.prompt, e.final) for e in past)
         return Dialogue(example, date if rng.random() < 0.35 else None, instructions, history)
 
@@ -153,7 +158,8 @@ def batch(mix: Mix, encoder: Encoder, seed: int, step: int, rows: int, chunks: i
     """The training batch of one step, cut into `chunks` of rows sorted by length (little padding)."""
     rng = random.Random(f"{seed} {step}")
     drawn = sorted((row(mix.draw(rng, "train"), encoder) for _ in range(rows)), key=lambda r: len(r.ids))
-    total, used, groups = sum(len(r.ids) for r in drawn), 0, [[] for _ in range(chunks)]  # type: list[list[Row]]
+    groups: list[list[Row]] = [[] for _ in range(chunks)]
+    total, used = sum(len(r.ids) for r in drawn), 0
     for r in drawn:
         groups[min(chunks - 1, used * chunks // total)].append(r)
         used += len(r.ids)

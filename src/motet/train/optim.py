@@ -16,7 +16,7 @@ def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:
     """Bring the singular values of each matrix in g (..., m, n) near 1. Quintic Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = g.shape[-2] > g.shape[-1]
-    x = g.mT if tall else g
+    x: Tensor = g.mT if tall else g
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         s = x @ x.mT

@@ -40,7 +40,7 @@ class _StraightThrough(torch.autograd.Function):
 
 def fake_quantize(w: Tensor) -> Tensor:
     """`mxfp4_values` with the gradient of the identity."""
-    return cast(Tensor, _StraightThrough.apply(w))
+    return cast(Tensor, _StraightThrough.apply(w))  # type: ignore[no-untyped-call]
 
 
 def set_fake_quantization(model: nn.Module, on: bool) -> None:

@@ -38,8 +38,16 @@ class Recipe:
     def config(self, vocab_size: int, eos: tuple[int, ...], pad: int) -> ModelConfig:
         """The model this recipe trains."""
         shape = dict(self.shape)
-        types = tuple("full_attention" if i % 2 else "sliding_attention" for i in range(int(shape["num_hidden_layers"])))
-        return ModelConfig(**shape, vocab_size=vocab_size, layer_types=types, eos_token_ids=eos, pad_token_id=pad)  # type: ignore[arg-type]
+        types = tuple(
+            "full_attention" if i % 2 else "sliding_attention" for i in range(int(shape["num_hidden_layers"]))
+        )
+        return ModelConfig(
+            **shape,  # type: ignore[arg-type]
+            vocab_size=vocab_size,
+            layer_types=types,
+            eos_token_ids=eos,
+            pad_token_id=pad,
+        )
 
     def rate(self, step: int) -> float:
         """Learning rate factor: linear warm-up, constant, linear decay to 2 %."""

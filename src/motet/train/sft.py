@@ -104,7 +104,7 @@ def one_step(run: Run) -> dict[str, Any]:
         logits = model(chunk.ids, at=chunk.at, routing=routing)
         loss = F.cross_entropy(logits, chunk.target, reduction="sum") / taught
         uneven = load_imbalance(routing, chunk) * (int(chunk.real.sum()) / real)
-        (loss + recipe.balance * uneven).backward()
+        (loss + recipe.balance * uneven).backward()  # type: ignore[no-untyped-call]
         total, balance = total + loss.item(), balance + uneven.item()
         hits += int((logits.detach().argmax(-1) == chunk.target).sum())
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

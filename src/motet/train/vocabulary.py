@@ -34,7 +34,18 @@ def corpus(examples: int, seed: int) -> Iterable[str]:
     tasks = list(TASKS.values())
     for i in range(examples):
         example = tasks[i % len(tasks)].example(rng, EFFORTS[i % 3], "train")
-        yield from (IDENTITY, CUTOFF, CHANNELS, "system", "developer", "user", "assistant", "analysis", "commentary", "final")
+        yield from (
+            IDENTITY,
+            CUTOFF,
+            CHANNELS,
+            "system",
+            "developer",
+            "user",
+            "assistant",
+            "analysis",
+            "commentary",
+            "final",
+        )
         yield f"\nCurrent date: 2026-01-02\n\nReasoning: {example.effort}\n\n# Instructions\n\n# Tools\n\n## functions\n\n"
         yield from (example.prompt, example.analysis_text, example.final)
 
@@ -62,4 +73,6 @@ def save_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
     ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
     if ids != list(range(len(ids))):
         raise ValueError("the vocabulary has gaps or duplicate ids")
-    path.write_text(json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
