@@ -192,7 +192,9 @@ class Encoding:
             pass
         for token in ids:
             if not 0 <= token < self.n_vocab or self._table[token] is None:
-                raise TokenizerError(f"Token id {token} is not in the vocabulary '{self.name}' (0..{self.n_vocab - 1}).")
+                raise TokenizerError(
+                    f"Token id {token} is not in the vocabulary '{self.name}' (0..{self.n_vocab - 1})."
+                )
         raise TokenizerError("Token ids must be whole numbers.")
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
@@ -280,6 +282,217 @@ def _o200k_pieces(tokens: list[bytes]) -> _Ranks:
     return _Ranks(tiktoken.Encoding("o200k", pat_str=O200K_PATTERN, mergeable_ranks=ranks, special_tokens={}))
 
 
+# --- the vocabulary of a checkpoint folder ------------------------------------------------------------------------------
+
+_BYTE_NAME = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how sentencepiece spells a single byte
+_META = "\u2581"  # how sentencepiece spells a space
+
+
 def load_encoding(folder: str | os.PathLike[str]) -> Encoding:
-    """The vocabulary of a checkpoint folder: o200k_harmony when its config.json has gpt-oss' vocab_size."""
-    return o200k_harmony()
+    """The vocabulary of a checkpoint folder.
+
+    It is o200k_harmony when the folder's tokenizer.json is the published one, or when there is none and config.json has
+    gpt-oss' vocab_size. Any other tokenizer.json must be byte-level or sentencepiece-style BPE, or Unigram. Raises
+    TokenizerError for a file that is missing, broken, of another kind, or has more ids than the model has rows.
+    """
+    folder = Path(folder)
+    rows = _rows(folder)
+    places = [folder] if folder.resolve().name != "original" else [folder, folder.resolve().parent]
+    path = next((p / "tokenizer.json" for p in places if (p / "tokenizer.json").is_file()), None)
+    if path is None:
+        if rows == HARMONY_VOCABULARY:
+            return o200k_harmony()
+        raise TokenizerError(
+            f"The folder {folder} has no tokenizer.json; copy it there from where the checkpoint came from"
+            + (
+                " (only gpt-oss' own vocabulary is built in)."
+                if folder.is_dir()
+                else ", or check the folder's name."
+            )
+        )
+    document = _read_json(path)
+    try:
+        if (rows is None or rows >= HARMONY_VOCABULARY) and _is_published(document):
+            return o200k_harmony()
+        encoding = _from_document(folder.resolve().name, document)
+    except TokenizerError as e:
+        raise TokenizerError(f"The vocabulary file {path} cannot be used: {e}") from e.__cause__
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        raise TokenizerError(
+            f"The vocabulary file {path} is damaged ({type(e).__name__}: {e}); copy it again."
+        ) from e
+    if rows is not None and encoding.n_vocab > rows:
+        raise TokenizerError(
+            f"The vocabulary file {path} has ids up to {encoding.n_vocab - 1}, but config.json gives the model only "
+            f"{rows} rows (vocab_size); use the tokenizer.json that belongs to this checkpoint."
+        )
+    return encoding
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise TokenizerError(f"The file {path} cannot be read ({e.strerror}); check its permissions.") from e
+    except (ValueError, RecursionError) as e:
+        raise TokenizerError(f"The file {path} is not valid JSON ({e}); copy it again.") from e
+    if not isinstance(document, dict):
+        raise TokenizerError(f"The file {path} does not hold a JSON object; copy it again.")
+    return document
+
+
+def _rows(folder: Path) -> int | None:
+    """vocab_size of the folder's config.json, in either published place; None if it does not say."""
+    for path in (folder / "config.json", folder / "original" / "config.json"):
+        if path.is_file():
+            rows = _read_json(path).get("vocab_size")
+            return rows if type(rows) is int else None
+    return None
+
+
+def _is_published(document: dict[str, Any]) -> bool:
+    """Is this tokenizer.json o200k_harmony: the same tokens with the same ids, whatever the spacing or the order?"""
+    model = document["model"]
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocab, dict) or not isinstance(merges, list):
+        return False
+    added = {str(t["content"]): t["id"] for t in document.get("added_tokens") or []}
+    special = harmony_special_tokens()
+    ours = all(name in added for name in _NAMED.values()) and added.items() <= special.items()
+    ordinary = {name: i for name, i in vocab.items() if name not in added}
+    if not ours or len(merges) != _O200K_MERGES or len(ordinary) != O200K_RANKS:
+        return False
+    spelling = str.maketrans({chr(byte): c for c, byte in _byte_alphabet().items()})
+    return all(ordinary.get(t.decode("latin-1").translate(spelling)) == i for i, t in enumerate(read_o200k()))
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's spelling of bytes as visible characters: character -> byte. Printable Latin-1 stands for itself."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [b for b in range(256) if b not in set(plain)]
+    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
+
+
+def _parts(node: Any) -> list[dict[str, Any]]:
+    """A normalizer, pre-tokenizer or decoder and everything a Sequence of them holds, in order."""
+    if not isinstance(node, dict):
+        return []
+    inner = [node.get(key) for key in ("normalizers", "pretokenizers", "decoders")]
+    return [node, *(part for items in inner if items for item in items for part in _parts(item))]
+
+
+def _from_document(name: str, document: dict[str, Any]) -> Encoding:
+    """Build an Encoding from a parsed tokenizer.json, which this changes."""
+    model = document["model"]
+    kind = model.get("type") or (
+        "BPE" if "merges" in model else "Unigram" if "unk_id" in model else "unknown"
+    )
+    if kind not in ("BPE", "Unigram"):
+        raise TokenizerError(f"it is of the kind {kind}, and only BPE and Unigram are supported.")
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        raise TokenizerError("it marks the parts of words with a prefix or suffix, which is not supported.")
+    vocab = model["vocab"] if kind == "BPE" else {p: i for i, (p, _) in enumerate(model["vocab"])}
+    if kind == "Unigram" and len(vocab) != len(model["vocab"]):
+        raise TokenizerError("two of its tokens have the same text.")
+    added = {str(t["content"]): t for t in document.get("added_tokens") or []}
+    by_name = {text: int(t["id"]) for text, t in added.items() if _only_by_name(t, vocab)}
+    table = _byte_table(document, vocab, by_name)
+    _hide(document, by_name)
+    # Added tokens are searched for in the text, and a post-processor adds ids that nobody asked for: neither here.
+    document.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
+    if kind == "BPE":
+        model["dropout"] = None
+    return Encoding(name, table, by_name, _library_pieces(document), _drops_space(document))
+
+
+def _only_by_name(token: dict[str, Any], vocab: dict[str, int]) -> bool:
+    """Is an added token kept out of the reach of text? All are, but ordinary pieces that are listed there as well.
+
+    Some vocabularies list line breaks or runs of spaces as added tokens though the model's own pieces have them too.
+    """
+    text = str(token["content"])
+    markup = len(text) > 2 and text[0] in "<[" and text[-1] in ">]"
+    return bool(token.get("special")) or markup or text not in vocab
+
+
+def _byte_table(
+    document: dict[str, Any], vocab: dict[str, int], by_name: dict[str, int]
+) -> list[bytes | None]:
+    """id -> bytes. Byte-level pieces are spelled in GPT-2's alphabet, sentencepiece's in text with a mark for spaces."""
+    parts = [part for key in ("pre_tokenizer", "decoder") for part in _parts(document.get(key))]
+    kinds = {part.get("type") for part in parts}
+    fallback = bool(document["model"].get("byte_fallback"))
+    marked = any(p.get("type") == "Replace" and p.get("pattern") == {"String": _META} for p in parts)
+    byte_level = "ByteLevel" in kinds
+    if not (byte_level or fallback or marked or "Metaspace" in kinds):
+        raise TokenizerError(
+            "it is neither byte-level nor sentencepiece-style, so its tokens have no certain bytes."
+        )
+    meta = next(
+        (str(p["replacement"]) for p in parts if p.get("type") == "Metaspace" and "replacement" in p), _META
+    )
+    alphabet = _byte_alphabet()
+
+    def content(piece: str) -> bytes:
+        if byte_level:
+            known = all(c in alphabet for c in piece)
+            return bytes(map(alphabet.__getitem__, piece)) if known else piece.encode()
+        byte = _BYTE_NAME.fullmatch(piece) if fallback else None
+        return bytes([int(byte[1], 16)]) if byte else piece.replace(meta, " ").encode()
+
+    ids = [*vocab.values(), *by_name.values()]
+    if not ids or any(type(i) is not int or not 0 <= i < _MAX_IDS for i in ids):
+        raise TokenizerError("it has no tokens, or ids that are not sensible whole numbers.")
+    table: list[bytes | None] = [None] * (max(ids) + 1)
+    for piece, i in vocab.items():
+        if table[i] is not None:
+            raise TokenizerError(f"two of its tokens have the id {i}.")
+        table[i] = content(piece)
+    for text, i in by_name.items():
+        table[i] = text.encode()
+    return table
+
+
+def _hide(document: dict[str, Any], names: Collection[str]) -> None:
+    """Rename tokens inside the model to what no text can spell, and drop the merges that would build them.
+
+    Their ids stay taken; a token for unknown characters keeps its work under its new name.
+    """
+    model = document["model"]
+    secret = {name: f"\0{secrets.token_hex(16)}" for name in names}
+    if isinstance(model["vocab"], list):
+        model["vocab"] = [[secret.get(piece, piece), score] for piece, score in model["vocab"]]
+        return
+    model["vocab"] = {secret.get(piece, piece): i for piece, i in model["vocab"].items()}
+    if model.get("unk_token") in secret:
+        model["unk_token"] = secret[model["unk_token"]]
+    pairs = [m.split(" ", 1) if isinstance(m, str) else m for m in model["merges"]]
+    model["merges"] = [[a, b] for a, b in pairs if not {a, b, a + b} & secret.keys()]
+
+
+def _drops_space(document: dict[str, Any]) -> bool:
+    """Does the published decoder take one space from the start of every text?"""
+    for part in _parts(document.get("decoder")):
+        if part.get("type") == "Metaspace":
+            return (
+                part.get("prepend_scheme", "always") != "never"
+                and part.get("add_prefix_space", True) is not False
+            )
+        if part.get("type") == "Strip" and part.get("content") == " ":
+            return bool(part.get("start"))
+    return False
+
+
+def _library_pieces(document: dict[str, Any]) -> Pieces:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps(document))
+    except Exception as e:  # the library raises plain Exception
+        raise TokenizerError(f"{e}; copy it again, or update the 'tokenizers' package.") from e
+
+    def pieces(text: str) -> list[int]:
+        text.encode()  # a lone surrogate is a UnicodeEncodeError here, for Encoding.encode to mend
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return pieces
