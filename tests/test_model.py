@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from motet.synth import random_checkpoint
 
 from motet import kernels
 from motet.config import ModelConfig
 from motet.errors import UserError
 from motet.model import ContextError, Model, Span, load
 from motet.reference import Reference
+from motet.synth import random_checkpoint
 
 EPS = 2.0**-23
 
