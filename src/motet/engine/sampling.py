@@ -4,14 +4,15 @@ Order: logit bias; repetition, presence and frequency penalties; temperature; to
 order of vLLM and transformers, so the same settings mean the same distribution. Log-probabilities are those of the
 model itself, before bias, penalties, temperature and filters, as in the OpenAI API.
 
-Nothing here sorts a whole vocabulary: top-k partitions, top-p finds its cutoff in a histogram, and the draw is made in
-the order of ids, so that a row of 201,088 logits costs a few milliseconds at most.
+Ids are never sorted by weight: top-k partitions, top-p sorts bare weights to find its cutoff, and the draw is made in the
+order of ids, so that a row of 201,088 logits costs a few milliseconds at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,13 @@ from motet.engine.params import SamplingParams
 from motet.errors import UserError
 
 F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 
 KEY = 0x6D6F746574  # "motet": the second half of Philox's key, the first is the seed
-BUCKETS, PER_NAT = 4096, 64.0  # top-p's histogram: this many buckets, so many to one unit of logit
+BLOCK = 1024  # weights are summed in blocks of this many
+LIKELY = 1e-3  # of the likeliest token's weight: top-p looks at these first
+COLDEST = 1e-30  # a lower temperature would be 0 in float32; this one already leaves only the likeliest
+FORBIDDEN = "logit_bias forbids every token; leave at least one."
 
 
 class SamplingError(UserError):
@@ -72,15 +75,15 @@ def sample(logits: F32, params: SamplingParams, counts: Counts, seed: int, n: in
         raise SamplingError(
             "The model gave a logit that is not finite, so this request ends; check its weights."
         )
-    raw = logits.astype(np.float64)
-    peak = float(raw.max())
+    raw = np.ascontiguousarray(logits, np.float32)
+    peak = raw.max()
     weights = np.exp(raw - peak)
-    log_total = peak + float(np.log(weights.sum()))
+    log_total = float(peak) + float(np.log(weights.sum(dtype=np.float64)))
     adjusted = raw if params.plain else adjust(raw, params, counts)
     if params.temperature == 0:
         token = int(adjusted.argmax())
         if adjusted[token] == -np.inf:
-            raise SamplingError("logit_bias forbids every token; leave at least one.")
+            raise SamplingError(FORBIDDEN)
     else:
         unchanged = params.plain and params.temperature == 1
         token = _draw(adjusted, weights if unchanged else None, params, uniform(seed, n))
@@ -88,19 +91,18 @@ def sample(logits: F32, params: SamplingParams, counts: Counts, seed: int, n: in
     return Choice(token, float(raw[token]) - log_total, top)
 
 
-def adjust(raw: F64, params: SamplingParams, counts: Counts) -> F64:
+def adjust(raw: F32, params: SamplingParams, counts: Counts) -> F32:
     """A copy of logits (V,) with bias and penalties applied; only the tokens concerned are touched."""
     x = raw.copy()
     if params.logit_bias:
-        _add(x, params.logit_bias)
+        x[_ids(params.logit_bias)] += np.fromiter(params.logit_bias.values(), np.float64)
     if params.repetition_penalty != 1:
         seen = _ids(counts.prompt | counts.sampled.keys())
         held = x[seen]
         x[seen] = np.where(held > 0, held / params.repetition_penalty, held * params.repetition_penalty)
     if counts.sampled and (params.presence_penalty or params.frequency_penalty):
-        ids = _ids(counts.sampled)
-        times = np.fromiter(counts.sampled.values(), np.float64, len(ids))
-        x[ids] -= params.presence_penalty + params.frequency_penalty * times
+        times = np.fromiter(counts.sampled.values(), np.float64)
+        x[_ids(counts.sampled)] -= params.presence_penalty + params.frequency_penalty * times
     return x
 
 
@@ -108,45 +110,44 @@ def _ids(tokens: Iterable[int]) -> Ids:
     return np.fromiter(tokens, np.int64)
 
 
-def _add(x: F64, bias: Mapping[int, float]) -> None:
-    x[_ids(bias)] += np.fromiter(bias.values(), np.float64, len(bias))
-
-
-def _draw(x: F64, weights: F64 | None, params: SamplingParams, u: float) -> int:
+def _draw(x: F32, weights: F32 | None, params: SamplingParams, u: float) -> int:
     """A token by inverse transform over the ids that the filters leave, in ascending order; u in [0, 1)."""
     ids, w = distribution(x, params, weights)
-    mass = np.cumsum(w)
-    # Rounding may carry u * total up to the total itself; the last id with any weight is then meant.
-    last = int(mass.searchsorted(mass[-1]))
-    at = min(int(mass.searchsorted(u * mass[-1], "right")), last)
+    at = _reach(w, u, "right")
     return at if ids is None else int(ids[at])
 
 
-def distribution(x: F64, params: SamplingParams, weights: F64 | None = None) -> tuple[Ids | None, F64]:
+def distribution(x: F32, params: SamplingParams, weights: F32 | None = None) -> tuple[Ids | None, F32]:
     """What is drawn from: ids (n,) ascending, None for all, and their weights (n,), not normalised, the largest 1.
 
     x are adjusted logits (V,); weights may give exp(x - max) when temperature is 1 and the caller has it.
     """
-    if weights is None:
-        peak = x.max()
+    ids = _largest(x, params.top_k) if 0 < params.top_k < len(x) else None
+    if weights is not None:
+        w = weights if ids is None else weights[ids]
+    else:
+        kept = x if ids is None else x[ids]
+        peak = kept.max()
         if peak == -np.inf:
-            raise SamplingError("logit_bias forbids every token; leave at least one.")
-        with np.errstate(over="ignore"):  # a tiny temperature: all but the likeliest go to exp(-inf) = 0
-            weights = np.exp((x - peak) / params.temperature)
-    ids, w = None, weights
-    if 0 < params.top_k < len(x):
-        ids = _largest(x, params.top_k)
-        w = weights[ids]
-    if params.top_p < 1:
-        keep = _nucleus(w, params.top_p)
-        ids, w = keep if ids is None else ids[keep], w[keep]
-    if params.min_p > 0:
-        keep = np.flatnonzero(w >= params.min_p)
+            raise SamplingError(FORBIDDEN)
+        with np.errstate(over="ignore", under="ignore"):  # a tiny temperature: all but the likeliest go to 0
+            w = np.exp((kept - peak) / np.float32(max(params.temperature, COLDEST)))
+    for keep in _filters(w, params):
         ids, w = keep if ids is None else ids[keep], w[keep]
     return ids, w
 
 
-def _largest(x: F64, k: int) -> Ids:
+def _filters(w: F32, params: SamplingParams) -> Iterator[Ids]:
+    """Places to keep, filter by filter, each in what the one before left."""
+    if params.top_p < 1:
+        keep = nucleus(w, params.top_p)
+        w = w[keep]
+        yield keep
+    if params.min_p > 0:
+        yield np.flatnonzero(w >= params.min_p)
+
+
+def _largest(x: F32, k: int) -> Ids:
     """Ids (k,) ascending of the k largest values; of equals the lowest ids."""
     cut = np.partition(x, len(x) - k)[len(x) - k]
     above = np.flatnonzero(x > cut)
@@ -154,24 +155,41 @@ def _largest(x: F64, k: int) -> Ids:
     return np.sort(np.concatenate([above, ties]))
 
 
-def _nucleus(w: F64, p: float) -> Ids:
+def nucleus(w: F32, p: float) -> Ids:
     """Places (n,) ascending of the smallest set with at least p of the mass; of equals the lowest places.
 
-    Weights lie in [0, 1]. A histogram of -log w finds the bucket where the cutoff lies; only that bucket is sorted.
+    w are weights (n,), the largest 1.
     """
-    with np.errstate(divide="ignore"):
-        bucket = np.minimum(-np.log(w) * PER_NAT, BUCKETS - 1).astype(np.int64)
-    reached = np.cumsum(np.bincount(bucket, w, BUCKETS))
-    target = p * reached[-1]
-    cut = int(reached.searchsorted(target))
-    edge = np.flatnonzero(bucket == cut)
-    edge = edge[np.argsort(-w[edge], kind="stable")]
-    before = reached[cut - 1] if cut else 0.0
-    count = int((before + np.cumsum(w[edge])).searchsorted(target)) + 1
-    return np.sort(np.concatenate([np.flatnonzero(bucket < cut), edge[:count]]))
+    # Mostly the likely tokens hold the mass, and nothing else need be sorted: any set of the largest weights that holds
+    # enough contains the nucleus.
+    target = p * float(w.sum(dtype=np.float64))
+    likely = w[w >= LIKELY]
+    held = float(likely.sum(dtype=np.float64))
+    down, share = (likely, target / held) if held >= target else (w, p)
+    down = np.sort(down)[::-1]
+    count = _reach(down, share, "left") + 1
+    cut = down[count - 1]
+    above = np.flatnonzero(w > cut)
+    ties = np.flatnonzero(w == cut)[: count - len(above)]
+    return np.sort(np.concatenate([above, ties]))
 
 
-def _top(raw: F64, count: int, log_total: float) -> tuple[tuple[int, float], ...]:
+def _reach(w: F32, share: float, side: Literal["left", "right"]) -> int:
+    """The first place where the running sum of w (n,) reaches ("left") or passes ("right") this share of the whole.
+
+    Sums blocks, then looks into one of them: a running sum of everything would cost more than all the rest.
+    """
+    sums = np.cumsum(np.add.reduceat(w, np.arange(0, len(w), BLOCK), dtype=np.float64))
+    target = share * sums[-1]
+    # Rounding may carry the target to the very end; the last place with any weight is then meant.
+    block = min(int(sums.searchsorted(target, side)), int(sums.searchsorted(sums[-1])))
+    running = np.cumsum(w[block * BLOCK : (block + 1) * BLOCK], dtype=np.float64)
+    within = target - (sums[block - 1] if block else 0.0)
+    place = min(int(running.searchsorted(within, side)), int(running.searchsorted(running[-1])))
+    return block * BLOCK + place
+
+
+def _top(raw: F32, count: int, log_total: float) -> tuple[tuple[int, float], ...]:
     """The likeliest tokens, best first; of equals the lowest id first."""
     if count == 0:
         return ()
