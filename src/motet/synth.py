@@ -30,7 +30,7 @@ CONTROL = ("<|startoftext|>", "<|endoftext|>", "<|return|>", "<|constrain|>", "<
 """Harmony's control tokens, in the order of their ids in o200k_harmony; in the tiny vocabulary they follow the 256 bytes."""
 
 _PIECE = 1 << 25  # bytes drawn at once; memory stays within a few of these
-_SPREAD = 4  # scale bytes of a tensor take this many neighbouring values
+_STEPS = np.array([0, 0, 1, 1, 1, 1, 2, 3], np.uint8)  # scale bytes above the lowest, by three random bits
 _SHAPE = re.compile(r"(20b|120b)(?:-([1-9]\d*)-layers)?")
 
 Progress = Callable[[int, int], None]
@@ -148,7 +148,7 @@ def _pieces(
             continue
         data = words.view(np.uint8)[: rows * row].reshape(rows, *shape[1:])
         if name.endswith(".scales"):
-            data = (data % _SPREAD + np.uint8(_lowest_scale(shape[-1] * BLOCK))).astype(np.uint8)
+            data = _STEPS[data & 7] + np.uint8(_lowest_scale(shape[-1] * BLOCK))
         yield data
 
 
@@ -168,7 +168,7 @@ def _law(config: ModelConfig, name: str, shape: tuple[int, ...]) -> tuple[float,
 def _lowest_scale(fan_in: int) -> int:
     """The lowest scale byte for which uniformly random codes have a standard deviation near 1/sqrt(fan in)."""
     codes = math.sqrt(float(np.mean(np.square(VALUES))))
-    spread = math.sqrt(sum(4.0**i for i in range(_SPREAD)) / _SPREAD)
+    spread = math.sqrt(float(np.mean(4.0**_STEPS)))
     return SCALE_BIAS + round(math.log2(1 / (math.sqrt(fan_in) * codes * spread)))
 
 
