@@ -101,10 +101,11 @@ def _memory(model: str | os.PathLike[str]) -> tuple[State, str]:
     from motet import kernels
     from motet.library import find, n_bytes
 
-    cores = len(os.sched_getaffinity(0))
-    limit, free = memory()
-    need = n_bytes(find(model))
-    text = f"{cores} cores, {kernels.threads()} threads; {free / GB:.1f} of {limit / GB:.1f} GB free, {model} needs about {need / GB:.2g}"
+    cores, (limit, free), need = len(os.sched_getaffinity(0)), memory(), n_bytes(find(model))
+    text = (
+        f"{cores} cores, {kernels.threads()} threads; {free / GB:.1f} of {limit / GB:.1f} GB free, "
+        f"the weights of {model} take {need / GB:.3g} GB"
+    )
     if need > limit:
         return "FAIL", f"{text}; choose a smaller model or a larger machine."
     return "ok", text
@@ -264,11 +265,13 @@ def _reference(model: str | os.PathLike[str]) -> tuple[State, str]:
     """Logits in float32 equal those stored with the model; how far int8 is from them."""
     import numpy as np
 
-    from motet.library import find
+    from motet.library import embedded_folder, find
     from motet.model import load
 
     folder = find(model)
     stored = reference_logits(folder)
+    if not stored and folder == embedded_folder():
+        return "FAIL", "the embedded model has lost its reference.npz; reinstall motet."
     if not stored:
         return "skip", f"{model} brings no reference logits; the embedded model does"
     exact, fast = load(folder, precision="float32"), load(folder, precision="int8")
