@@ -149,10 +149,16 @@ def _filters(w: F32, params: SamplingParams) -> Iterator[Ids]:
 
 def _largest(x: F32, k: int) -> Ids:
     """Ids (k,) ascending of the k largest values; of equals the lowest ids."""
-    cut = np.partition(x, len(x) - k)[len(x) - k]
-    above = np.flatnonzero(x > cut)
-    ties = np.flatnonzero(x == cut)[: k - len(above)]
-    return np.sort(np.concatenate([above, ties]))
+    return _first(x, np.partition(x, len(x) - k)[len(x) - k], k)
+
+
+def _first(x: F32, cut: np.float32, count: int) -> Ids:
+    """Places ascending of the `count` largest values, the least of which is `cut`; of equals the lowest places."""
+    kept = x >= cut
+    surplus = int(np.count_nonzero(kept)) - count
+    if surplus:
+        kept[np.flatnonzero(x == cut)[-surplus:]] = False
+    return np.flatnonzero(kept)
 
 
 def nucleus(w: F32, p: float) -> Ids:
@@ -166,12 +172,9 @@ def nucleus(w: F32, p: float) -> Ids:
     likely = w[w >= LIKELY]
     held = float(likely.sum(dtype=np.float64))
     down, share = (likely, target / held) if held >= target else (w, p)
-    down = np.sort(down)[::-1]
+    down = np.sort(down)[::-1].copy()
     count = _reach(down, share, "left") + 1
-    cut = down[count - 1]
-    above = np.flatnonzero(w > cut)
-    ties = np.flatnonzero(w == cut)[: count - len(above)]
-    return np.sort(np.concatenate([above, ties]))
+    return _first(w, down[count - 1], count)
 
 
 def _reach(w: F32, share: float, side: Literal["left", "right"]) -> int:
