@@ -10,9 +10,10 @@ operations / int8 rate (attention scores are not counted, so the share shown is 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -97,23 +98,22 @@ def measure(
     precision: str = "int8",
     threads: int | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Measures a model; `tell` receives lines for a person as they come. Rates are tokens per second, shares 0 to 1.
+    """Measures a model; `tell` receives lines for a person as they come, `progress`
+    (done, total) bytes while the model is packed. Rates are tokens per second, shares 0 to 1.
 
     Raises UserError as loading does, and UsageError when the plan passes the model's context.
     """
     from motet import kernels
     from motet.model import load
 
-    began = time.perf_counter()
-    model = load(folder, precision=precision, threads=threads)
-    loaded = time.perf_counter() - began
-    _check(plan, model.config.max_position_embeddings)
-    cost = work(model)
+    if threads is not None:
+        kernels.set_threads(threads)
     machine = {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)), "threads": kernels.threads(),
-               "isa": kernels.isa(), "precision": model.precision}  # fmt: skip
+               "isa": kernels.isa(), "precision": precision}  # fmt: skip
     tell(
-        f"{machine['cpu']}, {machine['cores']} cores · {machine['threads']} threads, {machine['isa']}, {model.precision}"
+        f"{machine['cpu']}, {machine['cores']} cores · {machine['threads']} threads, {machine['isa']}, {precision}"
     )
     read, ops = kernels.read_rate(), kernels.int8_rate()
     tell(
@@ -121,6 +121,12 @@ def measure(
         if read
         else "ceilings: none with numpy kernels"
     )
+    _forget_peak()
+    began = time.perf_counter()
+    model = load(folder, precision=precision, progress=progress)
+    loaded = time.perf_counter() - began
+    _check(plan, model.config.max_position_embeddings)
+    cost = work(model)
     start = {"help_s": _help_seconds(), "load_s": round(loaded, 4), "pack_bytes": model.pack.nbytes}
     tell(
         f"start: 'motet --help' {start['help_s']:.2f} s, weights open in {loaded:.2f} s ({model.pack.nbytes / 1e9:.3g} GB)"
@@ -133,8 +139,8 @@ def measure(
     for row in _decodes(model, cost, plan, read, share):
         tell(_line(f"decode at depth {row['depth']}, batch {row['batch']}", row, "of the read ceiling"))
         decode.append(row)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    tell(f"peak memory {peak / GIB:.2f} GiB (512 MiB of it for measuring the read ceiling)")
+    peak = _peak()
+    tell(f"peak memory {peak / GIB:.2f} GiB")
     return {"machine": machine, "ceilings": {"read_bytes_per_s": read, "int8_ops_per_s": ops}, "start": start,
             "prefill": prefill, "decode": decode, "peak_rss_bytes": peak}  # fmt: skip
 
@@ -159,6 +165,18 @@ def cpu_name() -> str:
     import platform
 
     return platform.processor() or platform.machine()
+
+
+def _forget_peak() -> None:
+    """Sets the kernel's record of this process's peak memory to what it holds now; measuring ceilings took 512 MiB."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    """Most bytes this process had in memory, mapped weights included."""
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(match[1]) * 1024 if match else 0
 
 
 def _help_seconds() -> float:

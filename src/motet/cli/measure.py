@@ -48,7 +48,10 @@ def bench(
 
     plan = Plan(prompt, gen, tuple(_numbers(depth, "depth", 0)), tuple(_numbers(batch, "batch", 1)), repeats)
     tell = (lambda line: show.note(line, dim=False)) if json else (lambda line: print(line, flush=True))
-    result = measure(find(model), plan, precision=precision, threads=threads, tell=tell)
+    with show.bar(f"packing {model} for {precision}, once") as progress:
+        result = measure(
+            find(model), plan, precision=precision, threads=threads, tell=tell, progress=progress
+        )
     if json:
         show.emit({"model": model, **result})
 
