@@ -56,12 +56,18 @@ def test_every_form_holds_the_same_values(tmp_path: Path) -> None:
             assert np.array_equal(value, first[name]), (layout, experts, name)
 
 
-def test_the_model_runs_and_stays_sane(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_model_runs_and_stays_sane(tmp_path: Path, tied: bool) -> None:
     torch = pytest.importorskip("torch")
     from motet.reference import Reference
 
     config = replace(
-        ModelConfig.tiny(), num_hidden_layers=12, layer_types=(), hidden_size=128, intermediate_size=128
+        ModelConfig.tiny(),
+        num_hidden_layers=12,
+        layer_types=(),
+        hidden_size=128,
+        intermediate_size=128,
+        tie_word_embeddings=tied,
     )
     model = Reference.from_checkpoint(random_checkpoint(config, tmp_path / "m"))
     with torch.no_grad():

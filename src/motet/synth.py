@@ -169,10 +169,12 @@ def _law(config: ModelConfig, name: str, shape: tuple[int, ...]) -> tuple[float,
         return 1.0, 0.1
     if name.endswith("bias"):
         return 0.0, 0.1
-    if name.endswith("sinks") or name == "embedding.weight":
+    if name.endswith("sinks"):
+        return 0.0, 1.0
+    if name == "embedding.weight" and not config.tie_word_embeddings:
         return 0.0, 1.0
     # Logits as wide as a trained model's, so that one token can stand out among 201,088.
-    wide = 3.0 if name == "unembedding.weight" and not config.tie_word_embeddings else 1.0
+    wide = 3.0 if name.endswith("embedding.weight") else 1.0
     return 0.0, wide / math.sqrt(shape[-1])
 
 
