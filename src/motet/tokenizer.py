@@ -312,9 +312,13 @@ def load_encoding(folder: str | os.PathLike[str]) -> Encoding:
         )
     document = _read_json(path)
     try:
-        if (rows is None or rows >= HARMONY_VOCABULARY) and _is_published(document):
+        added = {str(t["content"]): int(t["id"]) for t in document.get("added_tokens") or []}
+        if not _has_o200k_tokens(document["model"], added):
+            encoding = _from_document(folder.resolve().name, document)
+        elif (rows is None or rows >= HARMONY_VOCABULARY) and _has_harmony_names(added):
             return o200k_harmony()
-        encoding = _from_document(folder.resolve().name, document)
+        else:
+            encoding = _renamed_o200k(folder.resolve().name, added)
     except TokenizerError as e:
         raise TokenizerError(f"The vocabulary file {path} cannot be used: {e}") from e.__cause__
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
@@ -350,20 +354,34 @@ def _rows(folder: Path) -> int | None:
     return None
 
 
-def _is_published(document: dict[str, Any]) -> bool:
-    """Is this tokenizer.json o200k_harmony: the same tokens with the same ids, whatever the spacing or the order?"""
-    model = document["model"]
+def _has_o200k_tokens(model: dict[str, Any], added: dict[str, int]) -> bool:
+    """Are the ordinary tokens those of o200k, with the same ids, whatever their order in the file?"""
     vocab, merges = model.get("vocab"), model.get("merges")
-    if not isinstance(vocab, dict) or not isinstance(merges, list):
+    if not isinstance(vocab, dict) or not isinstance(merges, list) or len(merges) != _O200K_MERGES:
         return False
-    added = {str(t["content"]): t["id"] for t in document.get("added_tokens") or []}
-    special = harmony_special_tokens()
-    ours = all(name in added for name in _NAMED.values()) and added.items() <= special.items()
-    ordinary = {name: i for name, i in vocab.items() if name not in added}
-    if not ours or len(merges) != _O200K_MERGES or len(ordinary) != O200K_RANKS:
+    ordinary = {piece: i for piece, i in vocab.items() if piece not in added}
+    if len(ordinary) != O200K_RANKS or any(not O200K_RANKS <= i < _MAX_IDS for i in added.values()):
         return False
     spelling = str.maketrans({chr(byte): c for c, byte in _byte_alphabet().items()})
     return all(ordinary.get(t.decode("latin-1").translate(spelling)) == i for i, t in enumerate(read_o200k()))
+
+
+def _has_harmony_names(added: dict[str, int]) -> bool:
+    return added.items() <= harmony_special_tokens().items() and all(
+        name in added for name in _NAMED.values()
+    )
+
+
+def _renamed_o200k(name: str, added: dict[str, int]) -> Encoding:
+    """o200k's ordinary tokens under other control tokens, as fine-tunes bring them."""
+    tokens = read_o200k()
+    table: list[bytes | None] = [
+        *tokens,
+        *([None] * (max(added.values(), default=O200K_RANKS - 1) + 1 - O200K_RANKS)),
+    ]
+    for text, i in added.items():
+        table[i] = text.encode()
+    return Encoding(name, table, added, _o200k_pieces(tokens))
 
 
 def _byte_alphabet() -> dict[str, int]:
