@@ -107,6 +107,10 @@ class Session:
         clock = Clock(self.engine, self.timing, self.on_token)
         yield from run_turn(clock, conversation, self.encoding, params)
 
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.encoding.encode(text))
+
     def machine(self) -> dict[str, Any]:
         """What the figures depend on: precision, instruction set, threads."""
         from motet import kernels

@@ -28,15 +28,19 @@ from motet.cli.options import (
 if TYPE_CHECKING:
     from motet.cli.session import Session, Timing
     from motet.engine import SamplingParams
-    from motet.harmony import Event, Folded
+    from motet.harmony import Event, Folded, MessageStart, Spoken
 
 
 class Printer:
-    """Events to a person: thinking dimmed and labelled on stderr, everything meant for the user plain on stdout."""
+    """Events to a person: what is meant for the user plain on stdout, thinking dimmed and labelled on stderr.
+
+    Only messages that are `visible` reach stdout; one without a channel is shown on stderr, whatever it says.
+    """
 
     def __init__(self, analysis: bool) -> None:
         self.analysis = analysis
-        self.channel = ""
+        self.answering = False
+        self.thinking = False
         self.line_open = False
         self.waiting = False
         self.last = 0.0
@@ -44,53 +48,63 @@ class Printer:
     def on_token(self, n: int) -> None:
         """While nothing is shown, a terminal sees that something goes on."""
         now = time.monotonic()
-        if self.channel != "final" and not self.analysis and sys.stderr.isatty() and now - self.last > 0.1:
+        idle = not self.answering and not self.thinking
+        if idle and sys.stderr.isatty() and now - self.last > 0.1:
             self.last, self.waiting = now, True
             print(f"\r{show.paint(show.DIM, f'thinking, {n} tokens')}", end="", file=sys.stderr, flush=True)
 
     def feed(self, event: Event) -> None:
         """Shows one event."""
-        kind = type(event).__name__
-        if kind == "MessageStart":
-            self._start(event)
-        elif kind == "Delta":
-            self._text(event.text)
-        elif kind == "MessageEnd":
-            self._close()
-            self.channel = ""
-        elif kind == "Quarantined":
-            self._close()
-            show.note(f"not Harmony, kept aside: {show.visible(event.text)}")
+        from motet.harmony import Delta, MessageEnd, MessageStart, Quarantined, ToolResult
 
-    def _start(self, event: Any) -> None:
-        self._close()
-        self.channel = f"call to {event.recipient}" if event.recipient else event.channel or "final"
-        if self.channel not in ("final", "commentary") and self.analysis:
-            show.note(f"{self.channel}: ", end="")
+        if isinstance(event, MessageStart):
+            self._start(event)
+        elif isinstance(event, Delta):
+            self._text(event.text)
+        elif isinstance(event, MessageEnd):
+            self.close()
+        elif isinstance(event, Quarantined):
+            self._end_line()
+            show.note(f"kept aside, {event.reason}: {show.visible(event.text)}")
+        elif isinstance(event, ToolResult):
+            self.close()
+            show.note(f"{event.name} answered: {show.safe(event.text)}")
+
+    def _start(self, event: MessageStart) -> None:
+        self.close()
+        self.answering = event.visible
+        call = f"call to {event.recipient}" if event.recipient else ""
+        label = call or (event.channel if event.role == "assistant" else event.role) or "no channel"
+        self.thinking = not self.answering and (self.analysis or label != "analysis")
+        if self.thinking:
+            self._erase()
+            show.note(f"{label}: ", end="")
             self.line_open = True
 
     def _text(self, text: str) -> None:
-        if self.channel in ("final", "commentary"):
+        if self.answering:
             self._erase()
             print(show.safe(text), end="", flush=True)
             self.line_open = True
-        elif self.analysis:
+        elif self.thinking:
             show.note(show.safe(text), end="")
+            self.line_open = True
 
     def _erase(self) -> None:
         if self.waiting:
             self.waiting = False
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
-    def _close(self) -> None:
+    def _end_line(self) -> None:
         self._erase()
         if self.line_open:
             self.line_open = False
-            print(file=sys.stdout if self.channel in ("final", "commentary") else sys.stderr, flush=True)
+            print(file=sys.stdout if self.answering else sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Ends an open line, also when the turn was cut off."""
-        self._close()
+        """Ends an open message and its line, also when the turn was cut off."""
+        self._end_line()
+        self.answering = self.thinking = False
 
 
 def sampling(**given: Any) -> SamplingParams:
@@ -194,17 +208,29 @@ def _conversation(messages: Iterable[tuple[str, str | None]], effort: Effort) ->
 def _report(session: Session, folded: Folded, effort: Effort) -> dict[str, Any]:
     """The fold of a turn with counts and speeds, for --json."""
     timing = session.timing
-    count = lambda text: len(session.encoding.encode(text)) if text else 0  # noqa: E731
     return {
         "model": session.name, "effort": effort, "analysis": folded.analysis, "commentary": folded.commentary,
-        "final": folded.final, "finish": timing.finish, "quarantined": [str(q) for q in folded.quarantined],
-        "tokens": {"prompt": timing.n_prompt, "sampled": timing.n_sampled, "analysis": count(folded.analysis),
-                   "final": count(folded.final)},
+        "final": folded.final, "finish": timing.finish,
+        "tool_calls": [{"recipient": c.recipient, "arguments": c.arguments} for c in folded.tool_calls],
+        "other": [{"role": m.start.role, "channel": m.start.channel, "text": m.text} for m in _unsorted(folded)],
+        "quarantined": [str(q) for q in folded.quarantined],
+        "tokens": {"prompt": timing.n_prompt, "sampled": timing.n_sampled, "analysis": session.count(folded.analysis),
+                   "final": session.count(folded.final)},
         "seconds": {"load": round(session.load_s, 4), "first_token": round(timing.first_s, 4),
                     "decode": round(timing.decode_s, 4)},
         "tokens_per_second": {"prefill": _rounded(timing.prefill_rate), "decode": _rounded(timing.decode_rate)},
         **session.machine(),
     }  # fmt: skip
+
+
+def _unsorted(folded: Folded) -> list[Spoken]:
+    """Messages that are neither the assistant's on a known channel nor calls: nothing the model said is left out."""
+    known = ("final", "analysis", "commentary")
+    return [
+        m
+        for m in folded.messages
+        if not m.start.is_call and (m.start.role != "assistant" or m.start.channel not in known)
+    ]
 
 
 def _rounded(rate: float | None) -> float | None:
