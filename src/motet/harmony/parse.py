@@ -315,13 +315,13 @@ def read_header(parts: _Parts, role: str | None, repairs: list[str] | None = Non
     tail = _tail(words, repairs)
     if isinstance(tail, _Bad):
         return tail
-    (role, name), (recipient, content_type) = author, tail
+    (who, name), (recipient, content_type) = author, tail
     channel = channels[0] if channels else None
-    if role == "assistant" and recipient is not None:
+    if who == "assistant" and recipient is not None:
         builtin = recipient.partition(".")[0] in ("browser", "python")
         if channel == "final" or (channel == "analysis" and not builtin):
             repairs.append(f"call_on_{channel}")
-    return MessageStart(role, channel, recipient, content_type, name, tuple(repairs))
+    return MessageStart(who, channel, recipient, content_type, name, tuple(repairs))
 
 
 def _channel_name(text: str) -> tuple[str, str]:
