@@ -77,7 +77,8 @@ def sample(logits: F32, params: SamplingParams, counts: Counts, seed: int, n: in
         )
     raw = np.ascontiguousarray(logits, np.float32)
     peak = raw.max()
-    weights = np.exp(raw - peak)
+    weights = raw - peak
+    np.exp(weights, out=weights)
     log_total = float(peak) + float(np.log(weights.sum(dtype=np.float64)))
     adjusted = raw if params.plain else adjust(raw, params, counts)
     if params.temperature == 0:
@@ -85,8 +86,9 @@ def sample(logits: F32, params: SamplingParams, counts: Counts, seed: int, n: in
         if adjusted[token] == -np.inf:
             raise SamplingError(FORBIDDEN)
     else:
-        unchanged = params.plain and params.temperature == 1
-        token = _draw(adjusted, weights if unchanged else None, params, uniform(seed, n))
+        if not (params.plain and params.temperature == 1):
+            weights = None  # its memory goes back to be used again
+        token = _draw(adjusted, weights, params, uniform(seed, n))
     top = None if params.logprobs is None else _top(raw, params.logprobs, log_total)
     return Choice(token, float(raw[token]) - log_total, top)
 
@@ -131,7 +133,9 @@ def distribution(x: F32, params: SamplingParams, weights: F32 | None = None) -> 
         if peak == -np.inf:
             raise SamplingError(FORBIDDEN)
         with np.errstate(over="ignore", under="ignore"):  # a tiny temperature: all but the likeliest go to 0
-            w = np.exp((kept - peak) / np.float32(max(params.temperature, COLDEST)))
+            w = kept - peak
+            w /= np.float32(max(params.temperature, COLDEST))
+            np.exp(w, out=w)
     for keep in _filters(w, params):
         ids, w = keep if ids is None else ids[keep], w[keep]
     return ids, w
@@ -172,7 +176,7 @@ def nucleus(w: F32, p: float) -> Ids:
     likely = w[w >= LIKELY]
     held = float(likely.sum(dtype=np.float64))
     down, share = (likely, target / held) if held >= target else (w, p)
-    down = np.sort(down)[::-1].copy()
+    down = np.sort(down)[::-1]
     count = _reach(down, share, "left") + 1
     return _first(w, down[count - 1], count)
 
