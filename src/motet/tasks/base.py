@@ -59,8 +59,13 @@ def split_of(key: str) -> Split:
 
 
 def last_integer(text: str) -> int | None:
-    """The last integer in a text (thousands separators allowed), or None; how answers to arithmetic are read."""
-    found = re.findall(r"(?<![\d.])-?\d[\d,]*(?!\.\d)", text.replace("\u2212", "-"))
+    """The last integer in a text (thousands separators allowed), or None; how answers to arithmetic are read.
+
+    Decimal fractions are no integers, nor is a part of one. A minus after a digit is an operator, not a sign.
+    """
+    found = re.findall(
+        r"(?:(?<!\d)-)?(?<![\d.])(?:\d{1,3}(?:,\d{3})+|\d+)(?!\d|,\d{3}|\.\d)", text.replace("\u2212", "-")
+    )
     return int(found[-1].replace(",", "")) if found else None
 
 
