@@ -100,14 +100,17 @@ def measure(
     tell: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Measures a model; `tell` receives lines for a person as they come, `progress`
+    """Measures the model in a folder; `tell` receives lines for a person as they come, `progress`
     (done, total) bytes while the model is packed. Rates are tokens per second, shares 0 to 1.
 
     Raises UserError as loading does, and UsageError when the plan passes the model's context.
     """
     from motet import kernels
+    from motet.config import ModelConfig
     from motet.model import load
 
+    # Before the model is packed, which may take minutes.
+    _check(plan, ModelConfig.from_file(folder).max_position_embeddings)
     if threads is not None:
         kernels.set_threads(threads)
     machine = {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)), "threads": kernels.threads(),
@@ -125,7 +128,6 @@ def measure(
     began = time.perf_counter()
     model = load(folder, precision=precision, progress=progress)
     loaded = time.perf_counter() - began
-    _check(plan, model.config.max_position_embeddings)
     cost = work(model)
     start = {"help_s": _help_seconds(), "load_s": round(loaded, 4), "pack_bytes": model.pack.nbytes}
     tell(
