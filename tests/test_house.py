@@ -24,7 +24,9 @@ def tracked() -> list[Path]:
     """Files git would put in a commit; in an unpacked archive without git, all that are not built."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
     if listed.returncode == 0 and listed.stdout:
-        return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+        return [
+            ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()
+        ]
     skip = {".venv", "build", "__pycache__", ".git"}
     return [p for p in ROOT.rglob("*") if p.is_file() and not skip & set(p.relative_to(ROOT).parts)]
 
@@ -44,7 +46,9 @@ def functions(tree: ast.AST, prefix: str = "") -> list[tuple[str, int]]:
 
 def test_files_stay_short() -> None:
     long = {
-        str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text("utf-8").splitlines())) > MAX_FILE
+        str(p.relative_to(ROOT)): n
+        for p in SOURCES
+        if (n := len(p.read_text("utf-8").splitlines())) > MAX_FILE
     }
     assert set(long) <= set(LONG_FILES), f"over {MAX_FILE} lines, with no reason given in LONG_FILES: {long}"
 
@@ -66,7 +70,9 @@ def test_an_exception_gives_its_reason_and_still_exists(allowed: dict[str, str])
         path, _, name = key.partition("::")
         assert (ROOT / path).exists(), f"{key}: gone, remove it"
         if name:
-            assert name in dict(functions(ast.parse((ROOT / path).read_text("utf-8")))), f"{key}: gone, remove it"
+            assert name in dict(functions(ast.parse((ROOT / path).read_text("utf-8")))), (
+                f"{key}: gone, remove it"
+            )
 
 
 def test_the_measure_of_functions_sees_nested_ones() -> None:
@@ -79,7 +85,8 @@ def test_every_file_says_what_it_does() -> None:
     silent = [
         str(p.relative_to(ROOT))
         for p in SOURCES
-        if p.read_text("utf-8").strip() and not (ast.get_docstring(ast.parse(p.read_text("utf-8"))) or "").strip()
+        if p.read_text("utf-8").strip()
+        and not (ast.get_docstring(ast.parse(p.read_text("utf-8"))) or "").strip()
     ]
     assert not silent, f"no docstring in the first lines: {silent}"
 
@@ -106,7 +113,15 @@ def test_no_machine_paths_or_registry_hosts() -> None:
 
 
 def test_the_promised_files_are_there() -> None:
-    for name in ("LICENSE", "README.md", "CHANGELOG.md", "Makefile", ".ci/run", "docs/decisions.md", "docs/log.md"):
+    for name in (
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "Makefile",
+        ".ci/run",
+        "docs/decisions.md",
+        "docs/log.md",
+    ):
         assert (ROOT / name).is_file(), name
     assert "make test" in (ROOT / ".ci/run").read_text()
     assert (ROOT / ".ci/run").stat().st_mode & 0o100

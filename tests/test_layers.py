@@ -152,7 +152,11 @@ def test_the_graph_is_not_empty() -> None:
 @pytest.mark.parametrize(
     ("file", "text", "reason"),
     [
-        ("config.py", "def f():\n    from motet.engine import Engine\n", "config imports engine, which stands above"),
+        (
+            "config.py",
+            "def f():\n    from motet.engine import Engine\n",
+            "config imports engine, which stands above",
+        ),
         ("engine/engine.py", "from motet import tokenizer\n", "engine imports tokenizer, a stranger"),
         ("engine/engine.py", "from ..harmony import render\n", "engine imports harmony, which stands above"),
         ("errors.py", "import motet.config\n", "errors imports config, which stands above"),
@@ -171,7 +175,9 @@ def test_a_planted_violation_is_found(tmp_path: Path, file: str, text: str, reas
 
 def test_legal_imports_are_not_reported(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
-    (tmp_path / "engine" / "a.py").write_text("from motet.engine.b import c\nfrom . import b\nimport motet.model\n")
+    (tmp_path / "engine" / "a.py").write_text(
+        "from motet.engine.b import c\nfrom . import b\nimport motet.model\n"
+    )
     (tmp_path / "engine" / "b.py").write_text("from motet.errors import UserError\nimport numpy\n")
     (tmp_path / "pack.py").write_text("from motet.checkpoint import open_checkpoint\n")
     assert faults(tmp_path) == []
