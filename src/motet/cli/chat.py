@@ -95,6 +95,6 @@ class Chat:
         except UserError as e:
             show.note(f"{e} (/new starts afresh)", dim=False)
             return
-        talk._remark(folded, self.session.timing)
+        talk._remark(folded)
         show.note(talk._speeds(self.session.timing, self.session))
         self.history = [*asked, {"role": "assistant", "content": folded.final}]

@@ -24,7 +24,6 @@ class Timing:
     n_sampled: int = 0
     first_s: float = 0.0  # from the request to the first sampled token
     decode_s: float = 0.0  # from the first sampled token to the last
-    finish: str | None = None
 
     @property
     def prefill_rate(self) -> float | None:
@@ -49,20 +48,19 @@ class Clock:
         """As Engine.stream."""
         timing, began = self.timing, time.perf_counter()
         timing.n_prompt += len(ids)
-        first = 0.0
-        for n, out in enumerate(self.engine.stream(ids, params), 1):
-            now = time.perf_counter()
-            if n == 1:
-                first = now
-                timing.first_s += now - began
-            timing.n_sampled += 1
-            timing.finish = out.finish
-            if self.on_token:
-                self.on_token(timing.n_sampled)
-            yield out
-            now_s = now - first
-            if out.finish is not None:
-                timing.decode_s += now_s
+        first = last = 0.0
+        try:
+            for out in self.engine.stream(ids, params):
+                last = time.perf_counter()
+                if not first:
+                    first = last
+                    timing.first_s += first - began
+                timing.n_sampled += 1
+                if self.on_token:
+                    self.on_token(timing.n_sampled)
+                yield out
+        finally:  # also when the turn has heard enough, as at a call to a tool
+            timing.decode_s += last - first
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)

@@ -152,11 +152,13 @@ def _turn(
     return fold(events)
 
 
-def _remark(folded: Folded, timing: Timing) -> None:
-    if timing.finish == "length" and not folded.final:
+def _remark(folded: Folded) -> None:
+    if folded.finish == "length" and not folded.final:
         show.note("(the limit came while it was still thinking: raise --max-tokens or lower --effort)")
-    elif timing.finish == "length":
+    elif folded.finish == "length":
         show.note("(cut off by the limit of tokens)")
+    elif folded.finish == "tool_calls":
+        show.note("(it called a tool that this command does not have)")
     elif not folded.final:
         show.note("(the model ended without an answer)")
 
@@ -190,7 +192,7 @@ def run(
     with _open(model, precision, threads) as session:
         conversation = _conversation([("system", system), ("developer", developer), ("user", text)], effort)
         folded = _turn(session, conversation, params, analysis, quiet=json)
-        _remark(folded, session.timing)
+        _remark(folded)
         if json:
             show.emit(_report(session, folded, effort))
         else:
@@ -210,7 +212,7 @@ def _report(session: Session, folded: Folded, effort: Effort) -> dict[str, Any]:
     timing = session.timing
     return {
         "model": session.name, "effort": effort, "analysis": folded.analysis, "commentary": folded.commentary,
-        "final": folded.final, "finish": timing.finish,
+        "final": folded.final, "finish": folded.finish,
         "tool_calls": [{"recipient": c.recipient, "arguments": c.arguments} for c in folded.tool_calls],
         "other": [{"role": m.start.role, "channel": m.start.channel, "text": m.text} for m in _unsorted(folded)],
         "quarantined": [str(q) for q in folded.quarantined],
@@ -287,7 +289,7 @@ def demo(
             folded = _turn(
                 session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis=True, quiet=json
             )
-            _remark(folded, session.timing)
+            _remark(folded)
             show.note(_speeds(session.timing, session))
             reports.append(_report(session, folded, effort))
         if json:
