@@ -111,7 +111,9 @@ def random_model(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) 
             elif name.endswith("scale"):
                 value = 1 + 0.3 * noise
             else:
-                value = 1.5 * noise * (1.0 if "embedding" in name and "un" not in name else p.shape[-1] ** -0.5)
+                value = (
+                    1.5 * noise * (1.0 if "embedding" in name and "un" not in name else p.shape[-1] ** -0.5)
+                )
             p.copy_(value.bfloat16().float())
     return model.to(dtype).eval()
 
@@ -180,7 +182,9 @@ def float32_difference(case: Case, seed: int = 0) -> Difference:
     c, scale = case.config, theirs.abs().max().item()
     longest = max(c.hidden_size, c.intermediate_size, c.num_attention_heads * c.head_dim)
     factor = 2 * 8 * 2 * c.num_hidden_layers * longest**0.5 / 4 + case.tokens
-    return Difference(case.name, (ours - theirs).abs().max().item(), EPS32 * factor * scale, scale, clamp_rate(model, ids))
+    return Difference(
+        case.name, (ours - theirs).abs().max().item(), EPS32 * factor * scale, scale, clamp_rate(model, ids)
+    )
 
 
 @torch.no_grad()
@@ -222,13 +226,22 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(1)
     exact = []
-    print(f"{'float32: case':36} {'largest':>10} {'tolerance':>10} {'|logit|':>8} {'clamped':>8}", file=sys.stderr)
+    print(
+        f"{'float32: case':36} {'largest':>10} {'tolerance':>10} {'|logit|':>8} {'clamped':>8}",
+        file=sys.stderr,
+    )
     for case in cases():
         d = float32_difference(case)
         exact.append(d)
-        print(f"{d.name:36} {d.largest:10.2e} {d.tolerance:10.2e} {d.logit:8.2f} {d.clamped:8.1%}", file=sys.stderr)
+        print(
+            f"{d.name:36} {d.largest:10.2e} {d.tolerance:10.2e} {d.logit:8.2f} {d.clamped:8.1%}",
+            file=sys.stderr,
+        )
     half = []
-    print(f"\n{'bfloat16: rms distance to float32':36} {'motet':>10} {'transf.':>10} {'rms logit':>9}", file=sys.stderr)
+    print(
+        f"\n{'bfloat16: rms distance to float32':36} {'motet':>10} {'transf.':>10} {'rms logit':>9}",
+        file=sys.stderr,
+    )
     for case in cases():
         if case.tokens <= 512:
             h = bf16_distance(case)
@@ -236,8 +249,19 @@ def main(arguments: list[str]) -> int:
             print(f"{h.name:36} {h.ours:10.4f} {h.theirs:10.4f} {h.rms_logit:9.3f}", file=sys.stderr)
     failed = [d.name for d in exact if not d.largest <= d.tolerance]
     if "--json" in arguments:
-        print(json.dumps({"float32": [asdict(d) for d in exact], "bfloat16": [asdict(h) for h in half], "failed": failed}))
-    print("FAILED: " + ", ".join(failed) if failed else "all float32 differences are within tolerance", file=sys.stderr)
+        print(
+            json.dumps(
+                {
+                    "float32": [asdict(d) for d in exact],
+                    "bfloat16": [asdict(h) for h in half],
+                    "failed": failed,
+                }
+            )
+        )
+    print(
+        "FAILED: " + ", ".join(failed) if failed else "all float32 differences are within tolerance",
+        file=sys.stderr,
+    )
     return 1 if failed else 0
 
 

@@ -14,11 +14,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tests import oracle_transformers as oracle  # noqa: E402
-from tests.oracle_transformers import Case, small  # noqa: E402
 
+import oracle_transformers as oracle  # noqa: E402
 from motet.checkpoint import write_checkpoint  # noqa: E402
 from motet.reference import Reference, Routing, _SinkAttention, swiglu, top_k  # noqa: E402
+from oracle_transformers import Case, small  # noqa: E402
 
 CASES = {c.name: c for c in oracle.cases()}
 SLOW = {"YaRN beyond 4096 positions", "window 128, 300 tokens, batch 3"}

@@ -89,7 +89,7 @@ class _SinkAttention(torch.autograd.Function):
         out = out * torch.exp(lse - total).unsqueeze(-1)
         ctx.save_for_backward(q, k, v, sinks, out, total)
         ctx.mask = mask
-        return out
+        return cast(Tensor, out)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -185,7 +185,9 @@ class Attention(nn.Module):
         self.sinks = nn.Parameter(torch.zeros(self.heads))
         self.out = nn.Linear(self.heads * self.head_dim, width)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None
+    ) -> Tensor:
         """x (B, T, d) -> the update to add, same shape. Scores, sinks and softmax are float32 whatever x is."""
         batch, time, _ = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, time, -1, self.head_dim).transpose(1, 2)
@@ -197,7 +199,7 @@ class Attention(nn.Module):
         ratio = self.heads // self.kv_heads
         if ratio > 1:
             k, v = k.repeat_interleave(ratio, dim=1), v.repeat_interleave(ratio, dim=1)
-        y = cast(Tensor, _SinkAttention.apply(q, k, v, self.sinks.float(), mask))
+        y = cast(Tensor, _SinkAttention.apply(q, k, v, self.sinks.float(), mask))  # type: ignore[no-untyped-call]
         return cast(Tensor, self.out(y.transpose(1, 2).reshape(batch, time, -1).to(x.dtype)))
 
 
@@ -227,7 +229,8 @@ class MoE(nn.Module):
         return self._experts(t, choice, weight).view(x.shape)
 
     def _experts(self, t: Tensor, choice: Tensor, weight: Tensor) -> Tensor:
-        w1, w2 = self.mlp1_weight, self.mlp2_weight
+        w1: Tensor = self.mlp1_weight
+        w2: Tensor = self.mlp2_weight
         if self.view_weight is not None:
             w1, w2 = self.view_weight(w1), self.view_weight(w2)
         experts, rows, width = w1.shape
@@ -239,11 +242,11 @@ class MoE(nn.Module):
         inverse[order] = torch.arange(order.numel())
         counts = torch.bincount(choice.reshape(-1), minlength=experts).tolist()
         copies = t.unsqueeze(1).expand(-1, self.k, -1).reshape(-1, width)
-        x = cast(Tensor, _Permute.apply(copies, order, inverse))
-        gate, up = cast(Tensor, _GroupedLinear.apply(x, w1, b1, counts)).chunk(2, dim=-1)
+        x = cast(Tensor, _Permute.apply(copies, order, inverse))  # type: ignore[no-untyped-call]
+        gate, up = cast(Tensor, _GroupedLinear.apply(x, w1, b1, counts)).chunk(2, dim=-1)  # type: ignore[no-untyped-call]
         a = swiglu(gate, up, self.alpha, self.limit)
-        y = cast(Tensor, _GroupedLinear.apply(a, w2, self.mlp2_bias, counts))
-        y = cast(Tensor, _Permute.apply(y, inverse, order)).view(-1, self.k, width)
+        y = cast(Tensor, _GroupedLinear.apply(a, w2, self.mlp2_bias, counts))  # type: ignore[no-untyped-call]
+        y = cast(Tensor, _Permute.apply(y, inverse, order)).view(-1, self.k, width)  # type: ignore[no-untyped-call]
         return (y.float() * weight.unsqueeze(-1)).sum(1).to(t.dtype)
 
 

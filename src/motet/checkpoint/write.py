@@ -106,8 +106,6 @@ def write_checkpoint(
             partials.append(folder / f"{name}.{os.getpid()}.partial")
             with partials[-1].open("wb") as file:
                 _write_shard(file, jobs, fetch, config, layout, advance)
-                file.flush()
-                os.fsync(file.fileno())
         _publish(folder, partials, names, index, settings)
     except OSError as e:
         raise CheckpointError(
@@ -232,6 +230,8 @@ def _write_shard(
             written += piece.nbytes
             advance(piece.nbytes)
         assert written == job.n_bytes, (job.name, written, job.n_bytes)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _stream(job: _Job, fetch: Callable[[str], Source], config: ModelConfig, layout: str) -> Iterator[Array]:
