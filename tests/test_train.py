@@ -80,6 +80,26 @@ def test_a_row_reads_as_harmony(encoder: FileEncoder) -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_prompts_are_what_the_renderer_makes(seed: int) -> None:
+    """Token for token: with and without a date, developer instructions and earlier turns, at every effort."""
+    from motet.harmony import Conversation, render
+    from motet.tokenizer import load_encoding
+
+    rng, encoding = random.Random(seed), load_encoding(FOLDER)
+    seen: set[tuple[bool, ...]] = set()
+    for _ in range(250):
+        d = MINI.mix.draw(rng, "train")
+        chat = [{"role": "developer", "content": d.instructions}] if d.instructions else []
+        for user, final in d.history:
+            chat += [{"role": "user", "content": user}, {"role": "assistant", "content": final}]
+        chat.append({"role": "user", "content": d.example.prompt})
+        conversation = Conversation.from_chat(chat, effort=d.example.effort, date=d.date)
+        assert render(conversation, encoding) == prompt_ids(d, encoding), d
+        seen.add((d.date is None, d.instructions is None, not d.history))
+    assert len(seen) >= 6
+
+
 def test_batches_depend_on_seed_and_step_alone(encoder: FileEncoder) -> None:
     def flat(seed: int, step: int) -> list[int]:
         return [int(x) for c in batch(MINI.mix, encoder, seed, step, 12, 3) for x in c.ids.reshape(-1)]

@@ -122,9 +122,14 @@ def _clock(seconds: float) -> str:
 
 def _measure(run: Run, model: Any, options: argparse.Namespace) -> None:
     """Score the stored model greedily and at temperature 1, the way people will run it, and put both on the card."""
+    import torch
+
     from motet.train.evaluate import evaluate
     from motet.train.export import show_table, write_card
 
+    torch.set_num_threads(
+        1
+    )  # decoding is made of products too small to share; waiting for a second thread costs more
     measured: dict[str, list[Score]] = {}
 
     def tell(score: Score, answers: list[Answer]) -> None:
