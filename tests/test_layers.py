@@ -21,10 +21,10 @@ LINES = [
     "turn",
     "tools",
     "harmony",
-    "engine tokenizer",
+    "engine",
     "model reference",
     "kernels pack checkpoint synth",
-    "mxfp4 config library",
+    "mxfp4 config library tokenizer",
     "_native errors",
 ]
 RANK = {name: i for i, line in enumerate(LINES) for name in line.split()}
