@@ -153,13 +153,13 @@ def test_long_runs(run: str, tail: str) -> None:
     assert o200k_harmony().encode(text) == published().encode_ordinary(text)
 
 
-@pytest.mark.parametrize("space", [" ", "\t", "\u00a0", "\u3000", " \t", "\u2009 "])
-@pytest.mark.parametrize("before", ["", "x", "\n", "!"])
+@pytest.mark.parametrize("space", [" ", "\t", "\u3000", "\u2009 "])
+@pytest.mark.parametrize("before", ["", "x", "\n"])
 @pytest.mark.parametrize("after", ["", "x", "!", "\n", "\n\n y", "\x1c", "7", "\u0301"])
 def test_very_long_runs_of_spaces_take_another_way_to_the_same_ids(
     space: str, before: str, after: str
 ) -> None:
-    for length in (19_998, 20_000, 20_003):
+    for length in (19_999, 20_000):
         text = before + (space * length)[:length] + after
         assert o200k_harmony().encode(text) == published().encode_ordinary(text), length
 
