@@ -253,6 +253,7 @@ def test_layouts_give_the_same_words(motet: Command, tmp_path: Path) -> None:
     assert replies[0] == replies[1]
 
 
+@pytest.mark.usefixtures("no_packs")
 def test_pack_is_made_once(motet: Command, copy: Path) -> None:
     first = motet.json("pack", copy, "--precision", "bf16")
     path = Path(first["path"])
@@ -356,7 +357,7 @@ def test_bench_names_ceilings_and_shares(motet: Command, tiny: Path) -> None:
     options = ["--prompt", 40, "--gen", 4, "--depth", "0,20", "--batch", "1,3", "--repeats", 2]
     result = motet("bench", tiny, *options, "--json")
     assert re.match(r".+\nceilings: ", result.stderr), "ceilings come before any figure"
-    assert len([line for line in result.stderr.splitlines() if not line.startswith("packing")]) == 8
+    assert len([line for line in result.stderr.splitlines() if not line.startswith("packing")]) == 9
     report = json.loads(result.stdout)
     assert report["prefill"]["prompt"] == 40 and report["prefill"]["tokens_per_s"] > 0
     assert [(r["depth"], r["batch"]) for r in report["decode"]] == [(0, 1), (0, 3), (20, 1), (20, 3)]

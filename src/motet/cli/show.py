@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +88,7 @@ def _pad(text: str, width: int, right: bool) -> str:
 
 @contextmanager
 def bar(title: str, unit: str = "bytes") -> Iterator[Progress]:
-    """A progress callback (done, total): a bar on a terminal, a line every ten per cent elsewhere.
+    """A progress callback (done, total): a bar on a terminal, some lines elsewhere.
 
     Nothing is shown, and rich is not imported, before the first call: most work that may take long does not.
     """
@@ -121,13 +122,14 @@ def _bar(unit: str) -> rp.Progress:
 
 
 def _lines(title: str) -> Progress:
-    last = -1
+    """Lines for a log: one every ten per cent, at most two a second, none for work that is done at once."""
+    tenth, at = 0, time.monotonic()
 
     def report(done: int, total: int) -> None:
-        nonlocal last
-        tenth = 10 * done // total if total else 0
-        if tenth > last:
-            last = tenth
+        nonlocal tenth, at
+        now, reached = time.monotonic(), 10 * done // total if total else 0
+        if reached > tenth and now - at > 0.5:
+            tenth, at = reached, now
             note(f"{title} {10 * tenth} %", dim=False)
 
     return report

@@ -154,7 +154,7 @@ def _turn(
 
 def _remark(folded: Folded) -> None:
     if folded.finish == "length" and not folded.final:
-        show.note("(the limit came while it was still thinking: raise --max-tokens or lower --effort)")
+        show.note("(the limit came before an answer: raise --max-tokens or lower --effort)")
     elif folded.finish == "length":
         show.note("(cut off by the limit of tokens)")
     elif folded.finish == "tool_calls":
