@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from motet.harmony import (
     Conversation,
@@ -186,7 +186,7 @@ def declare(conversation: Conversation, tools: Iterable[Tool]) -> Conversation:
 
 
 def _with(conversation: Conversation, ns: Namespace) -> Conversation:
-    role = "developer" if ns.name == "functions" else "system"
+    role: Literal["developer", "system"] = "developer" if ns.name == "functions" else "system"
     kind: type[Any] = DeveloperContent if role == "developer" else SystemContent
     messages = list(conversation.messages)
     at = next((n for n, m in enumerate(messages) if m.role == role and isinstance(m.content, kind)), None)

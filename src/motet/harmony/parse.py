@@ -315,7 +315,8 @@ def read_header(parts: _Parts, role: str | None, repairs: list[str] | None = Non
     tail = _tail(words, repairs)
     if isinstance(tail, _Bad):
         return tail
-    (who, name), (recipient, content_type) = author, tail
+    who, name = author
+    recipient, content_type = tail
     channel = channels[0] if channels else None
     if who == "assistant" and recipient is not None:
         builtin = recipient.partition(".")[0] in ("browser", "python")

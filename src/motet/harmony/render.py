@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from motet.tokenizer import Encoding
 
 History = Literal["spec", "parity", "keep"]
+Dialect = Literal["oss-harmony", "openai-harmony"]
+"""Whose header is written where two are legal. oss-harmony 0.0.11 puts the recipient behind the channel on commentary, as
+models write it, and marks every content type with <|constrain|>; openai-harmony 0.0.8 keeps the recipient in the role
+part and writes an unmarked content type as a word."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _TYPE = re.compile(r"[A-Za-z0-9_./+-]{1,64}")
 
@@ -34,6 +38,7 @@ def render(
     *,
     history: History = "spec",
     next_role: str | None = "assistant",
+    dialect: Dialect = "oss-harmony",
 ) -> list[int]:
     """The ids a model continues. `next_role` None: the messages alone.
 
@@ -42,6 +47,8 @@ def render(
     """
     if history not in ("spec", "parity", "keep"):
         raise UsageError(f"There is no history rule {str(history)[:40]!r}; use spec, parity or keep.")
+    if dialect not in ("oss-harmony", "openai-harmony"):
+        raise UsageError(f"There is no dialect {str(dialect)[:40]!r}; use oss-harmony or openai-harmony.")
     if next_role is not None and next_role not in ROLES:
         raise RenderError(f"The next role cannot be {str(next_role)[:40]!r}; use one of {', '.join(ROLES)}.")
     messages = conversation.messages
@@ -50,7 +57,7 @@ def render(
     functions = has_functions(conversation)
     ids: list[int] = []
     for m in kept(messages, history):
-        ids += _message(m, encoding, functions)
+        ids += _message(m, encoding, functions, dialect)
     return ids if next_role is None else [*ids, encoding.special("<|start|>"), *encoding.encode(next_role)]
 
 
@@ -65,10 +72,12 @@ def render_training(
     return ids
 
 
-def render_message(message: Message, encoding: Encoding, *, functions: bool = False) -> list[int]:
+def render_message(
+    message: Message, encoding: Encoding, *, functions: bool = False, dialect: Dialect = "oss-harmony"
+) -> list[int]:
     """The ids of one message. `functions`: the conversation declares functions (a system message says so)."""
     check(message)
-    return _message(message, encoding, functions)
+    return _message(message, encoding, functions, dialect)
 
 
 def has_functions(conversation: Conversation) -> bool:
@@ -158,22 +167,23 @@ def _shown(value: object) -> str:
     return ascii(value)[:60]
 
 
-def _message(m: Message, encoding: Encoding, functions: bool) -> list[int]:
+def _message(m: Message, encoding: Encoding, functions: bool, dialect: Dialect) -> list[int]:
     """Each piece of text is encoded alone, as the published library does: ids depend on where the pieces end."""
     text, special = encoding.encode, encoding.special
-    ids = [special("<|start|>")]
-    if m.role == "tool":
-        ids += text(m.name or "")
-    else:
-        ids += text(m.role)
-        if m.name is not None:
-            ids += text(f":{m.name}")
-    if m.recipient is not None and m.recipient != "all":
-        ids += text(f" to={m.recipient}")
+    ours = dialect == "oss-harmony"
+    ids = [special("<|start|>"), *text((m.name or "") if m.role == "tool" else m.role)]
+    if m.role != "tool" and m.name is not None:
+        ids += text(f":{m.name}")
+    recipient = text(f" to={m.recipient}") if m.recipient not in (None, "all") else []
+    late = ours and m.channel == "commentary"
+    if not late:
+        ids += recipient
     if m.channel is not None:
         ids += [special("<|channel|>"), *text(m.channel)]
+    if late:
+        ids += recipient
     if m.content_type is not None:
-        if m.content_type.startswith(CONSTRAIN):
+        if ours or m.content_type.startswith(CONSTRAIN):
             ids += [*text(" "), special(CONSTRAIN), *text(m.content_type.removeprefix(CONSTRAIN))]
         else:
             ids += text(f" {m.content_type}")

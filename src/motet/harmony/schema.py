@@ -195,7 +195,7 @@ def dump(value: Any) -> str:
 
 
 def _float(value: float) -> str:
-    """Shortest digits, as the ryu printer lays them out: plain from 1e-5 up to 1e16, else 1.5e-7."""
+    """Shortest digits, laid out as serde_json does: plain from 1e-5 up to 1e16, else 1.5e-7 or 1e+16."""
     if value != value or value in (float("inf"), float("-inf")):
         return "null"
     sign = "-" if str(value).startswith("-") else ""
@@ -210,4 +210,9 @@ def _float(value: float) -> str:
         return sign + digits[:point].ljust(point, "0") + "." + (digits[point:] or "0")
     if -5 < point <= 0:
         return f"{sign}0.{'0' * -point}{digits}"
-    return sign + digits[0] + (f".{digits[1:]}" if digits[1:] else "") + f"e{point - 1}"
+    return (
+        sign
+        + digits[0]
+        + (f".{digits[1:]}" if digits[1:] else "")
+        + (f"e+{point - 1}" if point > 0 else f"e{point - 1}")
+    )
