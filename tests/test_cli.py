@@ -12,8 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +290,34 @@ def test_models_lists_what_can_be_named(motet: Command, tiny: Path) -> None:
         assert "broken" in motet("models").stdout
     finally:
         shutil.rmtree(broken)
+
+
+@pytest.mark.parametrize("status", [None, 404, 500, 401])
+def test_pull_from_a_hub_that_does_not_answer_well(
+    motet: Command, tmp_path: Path, status: int | None
+) -> None:
+    """A port where nobody listens (None), or a server that answers everything with one status."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status or 0)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Refuse) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        if status is None:
+            server.server_close()
+        else:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        program = f"import os; os.environ['HF_ENDPOINT'] = {address!r}"
+        said = one_sentence(motet("pull", "some/model", "--dir", tmp_path / "new", program=program, code=1))
+        if status is not None:
+            server.shutdown()
+    assert address in said and {None: "cannot be reached", 500: "500"}.get(status, "some/model") in said
+    assert not (tmp_path / "new").exists()
 
 
 # --- text and tokens ---------------------------------------------------------------------------------------------------

@@ -222,7 +222,6 @@ def _have(path: Path, n_bytes: int | None) -> bool:
 @contextmanager
 def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
     """What the hub's client raises, as one sentence that names the fix."""
-    import httpx
     from huggingface_hub import errors as hub
 
     endpoint = os.environ.get("HF_ENDPOINT", "the Hugging Face hub")
@@ -244,17 +243,28 @@ def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
         raise UsageError(
             f"'{repository}' is not a name the hub can have; for instance: motet pull openai/gpt-oss-20b."
         ) from None
-    except (httpx.HTTPStatusError, hub.HfHubHTTPError) as e:
-        code = e.response.status_code if e.response is not None else "an error"
-        raise UserError(f"{endpoint} answered {code} for '{repository}'; try again later.") from None
-    except (
-        httpx.TransportError,
-        hub.LocalEntryNotFoundError,
-        hub.OfflineModeIsEnabled,
-        ConnectionError,
-    ) as e:
-        raise UserError(f"{endpoint} cannot be reached ({type(e).__name__}); check the network, set HF_ENDPOINT to a "
-                        "mirror, or copy the files into a folder and pass that folder.") from None  # fmt: skip
+    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError) as e:
+        raise _unreachable(endpoint, e) from None
+    except Exception as e:
+        response = getattr(e, "response", None)
+        if isinstance(e, hub.HfHubHTTPError) or (_of_http_client(e) and response is not None):
+            code = response.status_code if response is not None else "an error"
+            raise UserError(f"{endpoint} answered {code} for '{repository}'; try again later.") from None
+        if _of_http_client(e):
+            raise _unreachable(endpoint, e) from None
+        raise
+
+
+def _of_http_client(error: Exception) -> bool:
+    """Whether the hub's HTTP client raised this. It is httpx or httpx2, by the version; neither is imported for it."""
+    return type(error).__module__.partition(".")[0].startswith("httpx")
+
+
+def _unreachable(endpoint: str, error: Exception) -> UserError:
+    return UserError(
+        f"{endpoint} cannot be reached ({type(error).__name__}); check the network, set HF_ENDPOINT to a "
+        "mirror, or copy the files into a folder and pass that folder."
+    )
 
 
 def add_to(app: typer.Typer) -> None:
