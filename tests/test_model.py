@@ -48,6 +48,7 @@ SHAPES: dict[str, tuple[ModelConfig, str, str]] = {
     "one kv head": (config(num_key_value_heads=1), "hf", "mxfp4"),
     "no rope scaling": (config(rope_scaling_factor=1.0, initial_context_length=512), "hf", "mxfp4"),
     "full attention only": (config(layer_types=("full_attention",) * 4), "hf", "mxfp4"),
+    "no attention bias": (config(attention_bias=False), "hf", "mxfp4"),
     "tied embeddings": (config(tie_word_embeddings=True), "hf", "mxfp4"),
 }  # fmt: skip
 
