@@ -315,14 +315,14 @@ def read_header(parts: _Parts, role: str | None, repairs: list[str] | None = Non
     tail = _tail(words, repairs)
     if isinstance(tail, _Bad):
         return tail
-    who, name = author
+    who, author_name = author
     recipient, content_type = tail
     channel = channels[0] if channels else None
     if who == "assistant" and recipient is not None:
         builtin = recipient.partition(".")[0] in ("browser", "python")
         if channel == "final" or (channel == "analysis" and not builtin):
             repairs.append(f"call_on_{channel}")
-    return MessageStart(who, channel, recipient, content_type, name, tuple(repairs))
+    return MessageStart(who, channel, recipient, content_type, author_name, tuple(repairs))
 
 
 def _channel_name(text: str) -> tuple[str, str]:
