@@ -1,0 +1,194 @@
+"""The loop: prompts grow by sampled ids and results only, calls are answered whatever they are, limits hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from motet.engine import SamplingParams
+from motet.engine.sequence import TokenOut
+from motet.harmony import (
+    BROWSER,
+    Conversation,
+    Event,
+    Function,
+    Namespace,
+    ToolResult,
+    TurnDone,
+    fold,
+    ids_of,
+    render,
+)
+from motet.tokenizer import o200k_harmony
+from motet.tools import FunctionTool, ToolError
+from motet.turn import declare, run_turn
+
+E = o200k_harmony()
+STOPS = {E.special("<|return|>"), E.special("<|call|>")}
+
+
+class Script:
+    """An engine that says what the script says, one entry a call of stream, and notes its prompts."""
+
+    def __init__(self, *says: str) -> None:
+        self.says = [E.encode_with_special(s) for s in says]
+        self.prompts: list[list[int]] = []
+        self.params: list[SamplingParams] = []
+        self.closed = 0
+
+    def stream(self, ids: list[int], params: SamplingParams) -> Iterator[TokenOut]:
+        n = len(self.prompts)
+        self.prompts.append(list(ids))
+        self.params.append(params)
+        try:
+            said = self.says[n][: params.max_tokens]
+            for k, token in enumerate(said):
+                last = token in STOPS
+                full = k + 1 == params.max_tokens
+                yield TokenOut(n, token, 0.0, "stop" if last else "length" if full else None, None)
+        finally:
+            self.closed += 1
+
+
+def ask(engine: Script, tools: Any = (), chat_tools: Any = None, **params: Any) -> list[Event]:
+    conversation = Conversation.from_chat([{"role": "user", "content": "q"}], tools=chat_tools)
+    return list(run_turn(engine, conversation, E, SamplingParams(**params), tools))
+
+
+def add(a: int, b: int = 1) -> int:
+    """Adds."""
+    return a + b
+
+
+THINK = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
+CALL = THINK + '<|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a": 2, "b": 3}<|call|>'
+FINAL = "<|channel|>final<|message|>5<|return|>"
+
+
+def test_without_tools() -> None:
+    engine = Script(THINK + FINAL)
+    out = fold(ask(engine))
+    assert (out.final, out.analysis, out.finish) == ("5", "hm", "stop")
+    assert engine.prompts == [render(Conversation.from_chat([{"role": "user", "content": "q"}]), E)]
+
+
+def test_a_call_is_answered_and_the_ids_only_grow() -> None:
+    engine = Script(CALL, FINAL)
+    events = ask(engine, [FunctionTool(add)])
+    out = fold(events)
+    assert (out.final, out.finish) == ("5", "stop")
+    assert [(r.name, r.text, r.error) for r in out.tool_results] == [("functions.add", "5", False)]
+    first, second = engine.prompts
+    assert second[: len(first) + len(engine.says[0])] == first + engine.says[0]
+    result = E.decode(second[len(first) + len(engine.says[0]) :])
+    assert (
+        result
+        == "<|start|>functions.add<|channel|>commentary to=assistant<|message|>5<|end|><|start|>assistant"
+    )
+    assert first + ids_of(events) == second + engine.says[1]
+
+
+def test_thinking_stays_in_the_prompt_while_a_tool_turn_runs() -> None:
+    engine = Script(CALL, FINAL)
+    ask(engine, [FunctionTool(add)])
+    assert "<|channel|>analysis<|message|>hm<|end|>" in E.decode(engine.prompts[1])
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ('<|channel|>commentary to=add<|message|>{"a": 1}<|call|>', "2"),  # prefix lost
+        ('<|channel|>analysis to=functions.add code<|message|>{"a": 1}<|call|>', "2"),  # wrong channel
+        ('<|channel|>commentary to=functions.add<|message|>{"a": 1}<|end|>', "2"),  # ended by <|end|>
+        ("<|channel|>commentary to=functions.add<|message|>{<|call|>", "Error: The arguments are not JSON"),
+        ("<|channel|>commentary to=functions.add<|message|>[1]<|call|>", "Error: The arguments must be"),
+        ("<|channel|>commentary to=functions.add<|message|>{}<|call|>", "Error: Wrong arguments"),
+        ('<|channel|>commentary to=functions.add<|message|>{"a": "x"}<|call|>', "Error: TypeError"),
+        (
+            "<|channel|>commentary to=browser.open<|message|>{}<|call|>",
+            "Error: there is no tool 'browser.open'",
+        ),
+    ],
+)
+def test_every_call_gets_an_answer_the_model_reads(call: str, expected: str) -> None:
+    engine = Script(call, FINAL)
+    out = fold(ask(engine, [FunctionTool(add)]))
+    assert out.tool_results[0].text.startswith(expected)
+    assert out.tool_results[0].error is expected.startswith("Error")
+    assert out.final == "5"
+    assert engine.closed == 2
+
+
+def test_a_call_the_caller_must_answer_ends_the_turn() -> None:
+    mine = [{"type": "function", "function": {"name": "mine"}}]
+    engine = Script("<|channel|>commentary to=functions.mine<|message|>{}<|call|>")
+    for tools in ([], [FunctionTool(add)]):
+        engine.prompts.clear()
+        out = fold(ask(engine, tools, mine))
+        assert out.finish == "tool_calls"
+        assert [c.name for c in out.tool_calls] == ["mine"]
+
+
+def test_the_limit_counts_the_whole_turn() -> None:
+    engine = Script(CALL, "<|channel|>final<|message|>" + "word " * 50)
+    events = ask(engine, [FunctionTool(add)], max_tokens=len(Script(CALL).says[0]) + 7, seed=5)
+    assert events[-1] == TurnDone("length")
+    assert engine.params[1].max_tokens == 7
+    assert engine.params[1].seed != 5  # the same seed would repeat the same draws
+    assert sum(len(e.ids) for e in events if not isinstance(e, ToolResult)) == len(engine.says[0]) + 7
+
+
+def test_a_limit_that_ends_in_a_call_does_not_run_the_tool() -> None:
+    engine = Script(CALL)
+    events = ask(engine, [FunctionTool(add)], max_tokens=len(engine.says[0]))
+    assert not fold(events).tool_results
+    events = ask(Script(CALL), [FunctionTool(add)], max_tokens=len(engine.says[0]) - 3)
+    assert not fold(events).tool_results
+    assert events[-1] == TurnDone("length")
+
+
+def test_a_model_that_only_calls_is_stopped() -> None:
+    events = ask(Script(*[CALL] * 100), [FunctionTool(add)])
+    assert events[-1] == TurnDone("tool_calls")
+    assert len(fold(events).tool_results) == 64
+
+
+def test_closing_the_turn_stops_the_engine() -> None:
+    engine = Script(THINK + FINAL)
+    conversation = Conversation.from_chat([{"role": "user", "content": "q"}])
+    turn = run_turn(engine, conversation, E, SamplingParams())
+    next(turn)
+    turn.close()  # type: ignore[attr-defined]
+    assert engine.closed == 1
+
+
+def test_tools_are_declared_once_and_in_the_right_message() -> None:
+    class Browser:
+        namespace = BROWSER
+
+        def call(self, recipient: str, content: str) -> str:
+            raise ToolError("closed")
+
+    conversation = Conversation.from_chat([{"role": "user", "content": "q"}])
+    tools = [FunctionTool(add), Browser()]
+    once = declare(conversation, tools)
+    assert declare(once, tools) == once
+    assert once.recipients() == {"functions.add", "browser.search", "browser.open", "browser.find"}
+    assert [m.role for m in once.messages] == ["system", "developer", "user"]
+    text = E.decode(render(once, E))
+    assert "// Adds.\ntype add = (_: {\na: number,\nb?: number, // default: 1\n}) => any;" in text
+    assert text.index("## browser") < text.index("<|start|>developer") < text.index("## functions")
+
+
+def test_functions_join_those_the_conversation_declares() -> None:
+    mine = Function("mine")
+    conversation = Conversation.from_chat(
+        [{"role": "developer", "content": "d"}, {"role": "user", "content": "q"}],
+        tools=[{"type": "function", "function": {"name": "mine"}}],
+    )
+    both = declare(conversation, [FunctionTool(add)])
+    assert both.namespaces()["functions"] == Namespace(
+        "functions", None, (mine, FunctionTool(add).namespace.functions[0])
+    )
