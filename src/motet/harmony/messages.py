@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from motet.errors import UsageError
 from motet.harmony.builtin import BUILTIN
+from motet.harmony.normal import normalise
 from motet.harmony.schema import Function, Namespace
 
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
@@ -108,7 +109,10 @@ class Conversation:
         while lead < len(messages) and _role(messages[lead]) in ("system", "developer"):
             lead += 1
         instructions = [text_of(m.get("content"), m) for m in messages[:lead]]
-        functions = tuple(function_of(t) for t in tools or ())
+        given = [function_of(t) for t in tools or ()]
+        seen = [(f, *(normalise(f.parameters) if f.parameters is not None else (None, ()))) for f in given]
+        functions = tuple(replace(f, parameters=p) for f, p, _ in seen)
+        lost = tuple(f"{f.name}: {word}" for f, _, words in seen for word in words)
         spaces = (Namespace("functions", None, functions),) if functions else ()
         out = [Message("system", system)]
         if instructions or spaces:
@@ -117,7 +121,7 @@ class Conversation:
         calls: dict[str, str] = {}
         for m in messages[lead:]:
             out += _chat_message(m, calls)
-        return cls(tuple(out))
+        return cls(tuple(out), lost)
 
     def append(self, *messages: Message) -> Conversation:
         """A new conversation with these messages at its end."""
