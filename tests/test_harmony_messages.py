@@ -98,6 +98,7 @@ USER = {"role": "user", "content": "q"}
         ([{"role": "user", "content": [{"type": "image_url"}]}], {}, "image_url"),
         ([{"role": "assistant"}], {}, "neither"),
         ([{"role": "assistant", "tool_calls": [{}]}], {}, "tool call"),
+        ([{"role": "assistant", "tool_calls": 5}], {}, "list of tool calls"),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}], {}, "JSON"),
         ([{"role": "tool", "content": "x", "tool_call_id": "no"}], {}, "tool_call_id"),
         ([USER], {"tools": [{"type": "retrieval"}]}, "retrieval"),

@@ -232,6 +232,8 @@ def _assistant(m: Mapping[str, Any], calls: dict[str, str]) -> list[Message]:
     if thought is not None:
         out.append(Message("assistant", text_of(thought, m), channel="analysis"))
     wanted = m.get("tool_calls") or ()
+    if not isinstance(wanted, list | tuple):
+        raise UsageError("The tool_calls of an assistant message must be a list of tool calls.")
     content = m.get("content")
     if content is None and m.get("refusal"):
         content = m["refusal"]

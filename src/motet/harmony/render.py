@@ -56,8 +56,11 @@ def render(
         check(m)
     functions = has_functions(conversation)
     ids: list[int] = []
-    for m in kept(messages, history):
-        ids += _message(m, encoding, functions, dialect)
+    try:
+        for m in kept(messages, history):
+            ids += _message(m, encoding, functions, dialect)
+    except RecursionError:
+        raise RenderError("The schema of a tool is nested too deeply; flatten it.") from None
     return ids if next_role is None else [*ids, encoding.special("<|start|>"), *encoding.encode(next_role)]
 
 
