@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from motet.checkpoint import open_checkpoint
-from motet.synth import random_checkpoint
 
+from motet.checkpoint import open_checkpoint
 from motet.config import ModelConfig
 from motet.errors import UserError
 from motet.kernels import bf16_to_f32
 from motet.mxfp4 import dequantize
 from motet.pack import Pack, PackError, ensure_pack, pack_path, quantize_checkpoint, read_header
+from motet.synth import random_checkpoint
 
 
 @pytest.fixture(autouse=True)
