@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -31,6 +32,16 @@ void require(bool ok, const char* what) {
 }
 
 // A packed matrix with the arrays it points into kept alive (they may be memory maps).
+// While an op runs, Python goes on; a second model's thread waits its turn, because the worker threads are shared.
+struct Turn {
+  nb::gil_scoped_release release;
+  std::lock_guard<std::mutex> lock{one_at_a_time()};
+  static std::mutex& one_at_a_time() {
+    static std::mutex mutex;
+    return mutex;
+  }
+};
+
 struct Packed {
   Matrix m;
   Bytes data;
@@ -72,7 +83,7 @@ Activations quantized(Floats x) {
   const size_t n = static_cast<size_t>(a.acts.rows) * a.acts.blocks;
   a.q.resize(n * kBlock), a.scale.resize(n), a.sum.resize(n), a.pair.resize(n);
   {
-    nb::gil_scoped_release release;
+    Turn turn;
     ops().quantize(x.data(), a.acts.rows, a.cols, a.q.data(), a.scale.data(), a.sum.data(), a.pair.data());
   }
   a.acts.q = a.q.data(), a.acts.scale = a.scale.data(), a.acts.sum = a.sum.data(), a.acts.pair = a.pair.data();
@@ -86,7 +97,7 @@ Activations padded(Floats x, bool round_bf16) {
   a.acts.blocks = (a.cols + kBlock - 1) / kBlock;
   a.x.resize(static_cast<size_t>(a.acts.rows) * a.acts.blocks * kBlock);
   {
-    nb::gil_scoped_release release;
+    Turn turn;
     ops().pad(x.data(), a.acts.rows, a.cols, round_bf16, a.x.data());
   }
   a.acts.x = a.x.data();
@@ -99,7 +110,7 @@ void check_kinds(const Matrix& w, const Acts& a) {
 
 void rms_norm(Floats x, Vector gain, float eps, FloatsOut out) {
   require(gain.shape(0) == x.shape(1) && out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "rms_norm: shapes differ");
-  nb::gil_scoped_release release;
+  Turn turn;
   ops().rms_norm(x.data(), gain.data(), eps, static_cast<int>(x.shape(0)), static_cast<int>(x.shape(1)), out.data());
 }
 
@@ -108,7 +119,7 @@ void linear(const Packed& w, const Activations& a, std::optional<Vector> bias, b
   require(static_cast<int>(out.shape(0)) == a.acts.rows && static_cast<int>(out.shape(1)) == w.m.rows, "linear: output shape is wrong");
   require(!bias || static_cast<int>(bias->shape(0)) == w.m.rows, "linear: bias length is wrong");
   check_kinds(w.m, a.acts);
-  nb::gil_scoped_release release;
+  Turn turn;
   ops().linear(w.m, a.acts, bias ? bias->data() : nullptr, accumulate, out.data());
 }
 
@@ -119,7 +130,7 @@ void rope(FloatsOut qkv, Floats cos, Floats sin, int heads, int kv_heads, int he
   require(cos.shape(0) == tokens && static_cast<int>(cos.shape(1)) == head_dim / 2 && sin.size() == cos.size(), "rope: table shape is wrong");
   require(k_new.size() == tokens * kv_heads * head_dim && v_new.size() == k_new.size() && v_new.dtype() == k_new.dtype() &&
               (f32 || k_new.dtype() == nb::dtype<uint16_t>()), "rope: keys and values must be (T, K, D) of float32 or uint16 (bf16)");
-  nb::gil_scoped_release release;
+  Turn turn;
   ops().rope(qkv.data(), cos.data(), sin.data(), static_cast<int>(tokens), heads, kv_heads, head_dim, f32, k_new.data(), v_new.data());
 }
 
@@ -145,7 +156,7 @@ void attention(Floats q, int heads, Any3 k_new, Any3 v_new, Any3 k_cache, Any3 v
   require(start == 0 || a.capacity >= (window > 0 && window - 1 < start ? window - 1 : start), "attention: the cache is too short");
   require(static_cast<int>(sinks.shape(0)) == heads && static_cast<int>(out.shape(0)) == a.tokens &&
               static_cast<int>(out.shape(1)) == heads * a.head_dim, "attention: output or sinks shape is wrong");
-  nb::gil_scoped_release release;
+  Turn turn;
   ops().attention(a);
 }
 
@@ -153,7 +164,7 @@ void route(Floats logits, Array<int32_t, 2> ids, FloatsOut weights) {
   const int k = static_cast<int>(ids.shape(1));
   require(ids.shape(0) == logits.shape(0) && weights.shape(0) == ids.shape(0) && static_cast<int>(weights.shape(1)) == k &&
               k >= 1 && k <= static_cast<int>(logits.shape(1)), "route: shapes differ or k exceeds the experts");
-  nb::gil_scoped_release release;
+  Turn turn;
   ops().route(logits.data(), static_cast<int>(logits.shape(0)), static_cast<int>(logits.shape(1)), k, ids.data(), weights.data());
 }
 
@@ -178,7 +189,7 @@ void moe(FloatsOut x, const Activations& acts, Array<const int32_t, 2> ids, Floa
   for (size_t i = 0; i < ids.size(); ++i) require(a.ids[i] >= 0 && a.ids[i] < w1.m.count, "moe: expert id out of range");
   check_kinds(w1.m, a.acts);
   check_kinds(w2.m, a.acts);
-  nb::gil_scoped_release release;
+  Turn turn;
   ops().moe(a);
 }
 
@@ -227,11 +238,11 @@ NB_MODULE(_native, m) {
   m.def("threads", &thread_count);
   m.def("set_threads", &set_thread_count);
   m.def("read_rate", [](Bytes data) {
-    nb::gil_scoped_release release;
+    Turn turn;
     return ops().read_rate(data.data(), data.size());
   });
   m.def("int8_rate", [](long steps) {
-    nb::gil_scoped_release release;
+    Turn turn;
     ops().int8_rate(steps);
     return static_cast<double>(steps) * static_cast<double>(ops().int8_ops_per_step) * thread_count();
   });

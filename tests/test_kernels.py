@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -135,3 +137,18 @@ def test_extreme_values_stay_finite_or_become_nan_not_garbage() -> None:
 def test_an_instruction_set_the_cpu_lacks_is_refused(name: str) -> None:
     with pytest.raises(kernels.KernelError, match="choose"), kernels.use_isa(name):
         pass
+
+
+def test_two_threads_calling_at_once_do_not_disturb_each_other(expert_stack: dict[str, Matrix]) -> None:
+    """Two engines in one process: the native workers are shared, so calls take turns."""
+    want = _int8_outputs(expert_stack, slice(None))
+    before = kernels.threads()
+    kernels.set_threads(3)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            runs = [pool.submit(_int8_outputs, expert_stack, slice(None)) for _ in range(200)]
+            for run in runs:
+                for a, b in zip(run.result(), want, strict=True):
+                    np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))
+    finally:
+        kernels.set_threads(before)

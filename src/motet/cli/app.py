@@ -106,7 +106,10 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 141, ""
     if isinstance(error, typer.TyperException):
         where = getattr(getattr(error, "ctx", None), "command_path", "motet")
-        return error.exit_code, f"{_sentence(error.format_message())} Try '{where} --help'."
+        return (
+            error.exit_code,
+            f"{_sentence(error.format_message().replace('Value error, ', ''))} Try '{where} --help'.",
+        )
     if isinstance(error, UsageError):
         return 2, _sentence(str(error))
     if isinstance(error, UserError):
