@@ -10,10 +10,10 @@ PY := .venv/bin/python
 TEST_ENV := MOTET_THREADS=1 OMP_NUM_THREADS=1
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 8 ? 8 : n )))
 
-.PHONY: help setup setup-dev setup-train run chat test lint types fuzz bench oracle train-mini clean
+.PHONY: help setup setup-dev setup-train run chat test test-avx512 lint types fuzz bench oracle train-mini clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup:
 	@bash scripts/setup.sh run
@@ -43,6 +43,15 @@ types: setup-dev ## mypy --strict on src/motet
 
 fuzz: setup-dev ## the fuzz tests at full length
 	@MOTET_FUZZ=full $(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) -m fuzz $(ARGS)
+
+test-avx512: setup-dev ## the AVX-512 kernels by emulation, for a CPU without them (needs SIMDe)
+	@echo '#include <simde/x86/avx512.h>' | $(or $(CXX),c++) -x c++ -fsyntax-only - 2>/dev/null || \
+	  { echo "SIMDe is missing; install it (Debian: apt-get install libsimde-dev)." >&2; exit 1; }
+	@rm -f .venv/stamp-native-*
+	@PATH="$$PWD/.venv/bin:$$PATH" $(PY) -m pip install -q --no-deps --no-build-isolation \
+	  -C build-dir=build/emulated -C cmake.define.MOTET_EMULATE_AVX512=ON -e .
+	@status=0; $(TEST_ENV) MOTET_ISA=avx512 $(PY) -m pytest -q tests/test_kernels.py tests/test_model.py || status=$$?; \
+	  bash scripts/setup.sh dev && exit $$status
 
 bench: setup ## speed of the embedded model (or MODEL=folder), ceilings first
 	@$(MOTET) bench $(if $(MODEL),'$(MODEL)',mini)
