@@ -7,6 +7,8 @@ import random
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,18 @@ def plain(model: Any, prompt: list[int], p: SamplingParams) -> list[int]:
         if token in stop:
             break
     return out
+
+
+@contextmanager
+def held(model: Any) -> Iterator[None]:
+    """Within the block the model waits before its next step, so that what is submitted there runs together."""
+    gate, before = threading.Event(), model.before
+    model.before = lambda spans: gate.wait(10)
+    try:
+        yield
+    finally:
+        model.before = before
+        gate.set()
 
 
 def draw_params(rng: random.Random) -> SamplingParams:
@@ -77,11 +91,12 @@ def test_same_tokens_alone_or_in_any_company(seed: int, batch: int, chunk: int, 
 def test_steps_mix_prompts_with_decoding_within_their_limits() -> None:
     model = ToyModel(context=300)
     with Engine(model, max_batch=4, prefill_chunk=32, prefill_beside=8) as engine:
-        first = engine.submit([1], SamplingParams(max_tokens=60, seed=1))
-        stream = iter(first)
-        next(stream)
-        second = engine.submit(list(range(40)), SamplingParams(max_tokens=5, seed=2))
-        assert len(list(second)) == 5 and len(list(stream)) == 59
+        with held(model):
+            first = engine.submit([1], SamplingParams(max_tokens=60, seed=1))
+            while not model.widths:  # its prompt is in a step of its own
+                time.sleep(0.001)
+            second = engine.submit(list(range(40)), SamplingParams(max_tokens=5, seed=2))
+        assert len(list(second)) == 5 and len(list(first)) == 60
     mixed = [w for w in model.widths if len(w) == 2 and max(w) > 1]
     assert [max(w) for w in mixed] == [8] * 5
     assert all(w.count(1) >= 1 for w in mixed)
@@ -157,8 +172,9 @@ def test_a_failing_step_ends_its_cause_only() -> None:
     ban = {49: -float("inf")}
     with Engine(model, prefill_chunk=4, prefill_beside=2) as engine:
         asks = [([n, n + 1, n + 2], SamplingParams(seed=n, max_tokens=25, logit_bias=ban)) for n in range(5)]
-        good = [engine.submit(*a) for a in asks]
-        bad = engine.submit([1, 2, 3, 4, 5, 49, 6], SamplingParams(seed=1))
+        with held(model):
+            good = [engine.submit(*a) for a in asks]
+            bad = engine.submit([1, 2, 3, 4, 5, 49, 6], SamplingParams(seed=1))
         with pytest.raises(RuntimeError, match="poison"):
             list(bad)
         assert bad.finish == "error"
@@ -172,7 +188,8 @@ def test_a_logit_that_is_not_finite_ends_its_request_only() -> None:
     model = ToyModel(nan=49)
     p = SamplingParams(temperature=0, max_tokens=15, logit_bias={49: -float("inf")})
     with Engine(model) as engine:
-        good, bad = engine.submit([1, 2], p), engine.submit([1, 49], p)
+        with held(model):
+            good, bad = engine.submit([1, 2], p), engine.submit([1, 49], p)
         with pytest.raises(SamplingError, match="not finite"):
             list(bad)
         assert [o.token for o in good] == plain(model, [1, 2], p)
