@@ -114,6 +114,8 @@ class Engine:
         counts = Counts(frozenset(prompt) if params.repetition_penalty != 1 else frozenset())
         stats = Stats(seed, len(prompt))
         sequence = Sequence(next(self._numbers), prompt, params, frozenset(stop), limit, stats, counts=counts)
+        if params.constraint is not None:
+            sequence.constraint = params.constraint()
         self._worker.add(sequence)
         return Request(self, self._worker, sequence)
 

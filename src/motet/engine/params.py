@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
+from motet.engine.constraint import Constraint
 from motet.errors import UsageError
 
 
@@ -33,7 +34,8 @@ class SamplingParams:
     counts prompt and sampled tokens (Keskar et al. 2019, arXiv 1909.05858); presence and frequency penalties count
     sampled tokens only, as in the OpenAI API. logit_bias adds to logits by token id; -inf forbids a token. seed None
     draws one, which the request's stats name. max_tokens None means up to the end of the context. stop_token_ids None
-    means the model's own. logprobs N asks for the N likeliest tokens beside each sampled one.
+    means the model's own. logprobs N asks for the N likeliest tokens beside each sampled one. constraint makes a fresh
+    object with mask() and advance(token) for each sequence (see constraint.py).
     """
 
     temperature: float = 1.0
@@ -48,6 +50,7 @@ class SamplingParams:
     max_tokens: int | None = None
     stop_token_ids: tuple[int, ...] | None = None
     logprobs: int | None = None
+    constraint: Callable[[], Constraint] | None = None
 
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, "0 (greedy) or a positive number", 0)
@@ -65,6 +68,10 @@ class SamplingParams:
             _integer("max_tokens", self.max_tokens, "at least 1, or None for the rest of the context", 1)
         if self.logprobs is not None:
             _integer("logprobs", self.logprobs, "0 or more, or None", 0)
+        if self.constraint is not None and not callable(self.constraint):
+            raise UsageError(
+                "constraint is not callable; give a function that makes an object with mask() and advance(token)."
+            )
         self._check_tokens()
 
     def _check_tokens(self) -> None:

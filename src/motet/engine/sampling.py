@@ -1,8 +1,9 @@
 """One row of logits to one token. Knows probability and numpy; knows no sequences, batches or models.
 
 Order: logit bias; repetition, presence and frequency penalties; temperature; top-k; top-p; min-p; one draw. That is the
-order of vLLM and transformers, so the same settings mean the same distribution. Log-probabilities are those of the
-model itself, before bias, penalties, temperature and filters, as in the OpenAI API.
+order of vLLM and transformers, so the same settings mean the same distribution. A constraint's mask comes first: what it
+forbids takes no part in anything that follows. Log-probabilities are those of the model itself, before mask, bias,
+penalties, temperature and filters, as in the OpenAI API.
 
 Ids are never sorted by weight: top-k partitions, top-p sorts bare weights to find its cutoff, and the draw is made in the
 order of ids, so that a row of 201,088 logits costs a few milliseconds at most.
@@ -17,6 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from motet.engine.constraint import Bits, ConstraintError, Mask, Only
 from motet.engine.params import SamplingParams
 from motet.errors import UserError
 
@@ -28,6 +30,7 @@ BLOCK = 1024  # weights are summed in blocks of this many
 LIKELY = 1e-3  # of the likeliest token's weight: top-p looks at these first
 COLDEST = 1e-30  # a lower temperature would be 0 in float32; this one already leaves only the likeliest
 FORBIDDEN = "logit_bias forbids every token; leave at least one."
+NOTHING_LEFT = "The constraint, together with logit_bias, forbids every token, so this request ends."
 
 
 class SamplingError(UserError):
@@ -66,10 +69,12 @@ def uniform(seed: int, n: int) -> float:
     return float(int(np.random.Philox(key=key, counter=counter).random_raw()) >> 11) * 2.0**-53
 
 
-def sample(logits: F32, params: SamplingParams, counts: Counts, seed: int, n: int) -> Choice:
-    """The token number n (from 0) of a request, from logits (V,) float32.
+def sample(
+    logits: F32, params: SamplingParams, counts: Counts, seed: int, n: int, mask: Mask | None = None
+) -> Choice:
+    """The token number n (from 0) of a request, from logits (V,) float32; `mask` says which ids may be chosen.
 
-    Raises SamplingError for a NaN or infinite logit, and when bias forbids every token.
+    Raises SamplingError for a NaN or infinite logit and when bias forbids every token, ConstraintError when the mask does.
     """
     if not np.isfinite(logits).all():
         raise SamplingError(
@@ -80,17 +85,55 @@ def sample(logits: F32, params: SamplingParams, counts: Counts, seed: int, n: in
     weights = raw - peak
     np.exp(weights, out=weights)
     log_total = float(peak) + float(np.log(weights.sum(dtype=np.float64)))
-    adjusted = raw if params.plain else adjust(raw, params, counts)
+    if mask is None:
+        token = _choose(raw if params.plain else adjust(raw, params, counts), weights, params, seed, n)
+    else:
+        token = _choose_masked(raw, weights, params, counts, seed, n, mask)
+    top = None if params.logprobs is None else _top(raw, params.logprobs, log_total)
+    return Choice(token, float(raw[token]) - log_total, top)
+
+
+def _choose(adjusted: F32, weights: F32 | None, params: SamplingParams, seed: int, n: int) -> int:
+    """The place in adjusted logits; weights are exp(x - max) of the model's own, of use if nothing changed them."""
     if params.temperature == 0:
         token = int(adjusted.argmax())
         if adjusted[token] == -np.inf:
             raise SamplingError(FORBIDDEN)
-    else:
-        if not (params.plain and params.temperature == 1):
-            weights = None  # its memory goes back to be used again
-        token = _draw(adjusted, weights, params, uniform(seed, n))
-    top = None if params.logprobs is None else _top(raw, params.logprobs, log_total)
-    return Choice(token, float(raw[token]) - log_total, top)
+        return token
+    if not (params.plain and params.temperature == 1):
+        weights = None  # its memory goes back to be used again
+    return _draw(adjusted, weights, params, uniform(seed, n))
+
+
+def _choose_masked(
+    raw: F32, weights: F32, params: SamplingParams, counts: Counts, seed: int, n: int, mask: Mask
+) -> int:
+    """As if every forbidden logit were -inf, at the price of the shorter list of ids, not of a copy of the row."""
+    size = len(raw)
+    if isinstance(mask, Bits):
+        mask = mask.lists(size)
+    ids = mask.ids[: mask.ids.searchsorted(size)]  # what the model has no row for cannot come anyway
+    x = raw if params.plain else adjust(raw, params, counts)
+    try:
+        if isinstance(mask, Only):
+            return int(ids[_choose(x[ids], None, params, seed, n)]) if len(ids) else _nothing()
+        out = ids if mask.size >= size else np.union1d(ids, np.arange(mask.size, size))
+        if not x.flags.writeable:
+            x = raw.copy()
+        held = x[out]
+        # Weights are relative to the likeliest token; where that one is forbidden, the others may have vanished beside it.
+        safe = x is raw and weights[out].max(initial=0) < 1
+        x[out], weights[out] = -np.inf, 0
+        try:
+            return _choose(x, weights if safe else None, params, seed, n)
+        finally:
+            x[out] = held
+    except SamplingError:
+        raise ConstraintError(NOTHING_LEFT) from None
+
+
+def _nothing() -> int:
+    raise ConstraintError(NOTHING_LEFT)
 
 
 def adjust(raw: F32, params: SamplingParams, counts: Counts) -> F32:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from motet.engine.constraint import Constraint
 from motet.engine.params import SamplingParams
 from motet.engine.sampling import Choice, Counts
 
@@ -18,7 +19,7 @@ class TokenOut:
     """One sampled token. `finish` is set on the last one: "stop" (a stop token, emitted too) or "length".
 
     logprob and top_logprobs (token, logprob; best first) are natural logarithms of the model's own distribution,
-    before bias, penalties, temperature and filters. A cancelled request just ends and a failed one raises; neither
+    before mask, bias, penalties, temperature and filters. A cancelled request just ends and a failed one raises; neither
     has a token to carry the word, so `Request.finish` says it.
     """
 
@@ -61,6 +62,7 @@ class Sequence:
     began: float = field(default_factory=time.perf_counter)
     out: queue.SimpleQueue[TokenOut | BaseException | None] = field(default_factory=queue.SimpleQueue)
     counts: Counts = field(default_factory=Counts)
+    constraint: Constraint | None = None
     cache: Any = None
     done: int = 0
     cancelled: bool = False

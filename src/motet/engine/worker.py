@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from typing import Any
 
+from motet.engine.constraint import ask, tell
 from motet.engine.sampling import sample
 from motet.engine.scheduler import Scheduler, Work
 from motet.engine.sequence import Sequence
@@ -122,7 +123,11 @@ class Worker:
     def _sample(self, sequence: Sequence, row: Any) -> None:
         try:
             n = sequence.stats.n_sampled
-            choice = sample(row, sequence.params, sequence.counts, sequence.stats.seed, n)
+            limits = sequence.constraint
+            mask = None if limits is None else ask(limits)
+            choice = sample(row, sequence.params, sequence.counts, sequence.stats.seed, n, mask)
+            if limits is not None:
+                tell(limits, choice.token)
         except Exception as e:
             self._fail(sequence, e)
             return
