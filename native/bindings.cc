@@ -25,7 +25,6 @@ using Floats = Array<const float, 2>;
 using FloatsOut = Array<float, 2>;
 using Vector = Array<const float, 1>;
 using Bytes = Array<const uint8_t, 1>;
-using Any3 = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ndim<3>>;
 
 void require(bool ok, const char* what) {
   if (!ok) throw std::invalid_argument(what);
@@ -123,39 +122,65 @@ void linear(const Packed& w, const Activations& a, std::optional<Vector> bias, b
   ops().linear(w.m, a.acts, bias ? bias->data() : nullptr, accumulate, out.data());
 }
 
-void rope(FloatsOut qkv, Floats cos, Floats sin, int heads, int kv_heads, int head_dim, Any3 k_new, Any3 v_new) {
-  const size_t tokens = qkv.shape(0);
-  const bool f32 = k_new.dtype() == nb::dtype<float>();
-  require(static_cast<int>(qkv.shape(1)) == (heads + 2 * kv_heads) * head_dim, "rope: qkv width is wrong");
-  require(cos.shape(0) == tokens && static_cast<int>(cos.shape(1)) == head_dim / 2 && sin.size() == cos.size(), "rope: table shape is wrong");
-  require(k_new.size() == tokens * kv_heads * head_dim && v_new.size() == k_new.size() && v_new.dtype() == k_new.dtype() &&
-              (f32 || k_new.dtype() == nb::dtype<uint16_t>()), "rope: keys and values must be (T, K, D) of float32 or uint16 (bf16)");
-  Turn turn;
-  ops().rope(qkv.data(), cos.data(), sin.data(), static_cast<int>(tokens), heads, kv_heads, head_dim, f32, k_new.data(), v_new.data());
+// Where the keys and values of a step's sequences lie, for the layers that share page tables.
+struct Paged {
+  Kv kind{};
+  int layers = 0, kv_heads = 0, head_dim = 0, tokens = 0;
+  size_t unit = 0;
+  std::vector<uint8_t*> pages;
+  std::vector<Span> spans;  // point into `pages`
+  Paged() = default;
+  Paged(Paged&&) = default;
+  KvLayer layer(int n) const { return {kind, kv_heads, head_dim, static_cast<size_t>(n) * kv_heads * unit, unit}; }
+};
+
+Paged make_paged(int kind, int layers, int kv_heads, int head_dim, long unit, Array<const int64_t, 1> pages, Array<const int64_t, 2> spans) {
+  require(kind >= 0 && kind <= 2 && layers > 0 && kv_heads > 0 && head_dim > 0 && unit > 0 && unit % 64 == 0, "pages: bad layout");
+  require(spans.shape(1) == 5, "pages: a span is row, tokens, start, first page, pages");
+  Paged p;
+  p.kind = static_cast<Kv>(kind);
+  p.layers = layers, p.kv_heads = kv_heads, p.head_dim = head_dim, p.unit = static_cast<size_t>(unit);
+  for (size_t i = 0; i < pages.size(); ++i) p.pages.push_back(reinterpret_cast<uint8_t*>(pages.data()[i]));
+  size_t at = 0;
+  for (size_t i = 0; i < spans.shape(0); ++i) {
+    const int64_t* s = spans.data() + 5 * i;
+    require(s[0] == p.tokens && s[1] > 0 && s[2] >= 0 && s[3] >= 0 && s[4] > 0, "pages: spans must follow each other and hold tokens");
+    require(s[3] * kPage <= s[2] && s[2] + s[1] <= (s[3] + s[4]) * kPage && at + s[4] <= p.pages.size(), "pages: a span's positions have no page");
+    p.spans.push_back({static_cast<int>(s[0]), static_cast<int>(s[1]), s[2], s[3], p.pages.data() + at});
+    at += static_cast<size_t>(s[4]);
+    p.tokens += static_cast<int>(s[1]);
+  }
+  return p;
 }
 
-void attention(Floats q, int heads, Any3 k_new, Any3 v_new, Any3 k_cache, Any3 v_cache, long start, int window, Vector sinks, FloatsOut out) {
+void rope(FloatsOut qkv, Floats cos, Floats sin, int heads, const Paged& pages, int layer) {
+  RopeArgs a{qkv.data(), cos.data(), sin.data(), pages.layer(layer), pages.spans.data(), static_cast<int>(pages.spans.size()), heads};
+  const size_t tokens = qkv.shape(0);
+  require(layer >= 0 && layer < pages.layers, "rope: no such layer in the pages");
+  require(static_cast<int>(tokens) == pages.tokens && static_cast<int>(qkv.shape(1)) == (heads + 2 * pages.kv_heads) * pages.head_dim, "rope: qkv shape is wrong");
+  require(cos.shape(0) == tokens && static_cast<int>(cos.shape(1)) == pages.head_dim / 2 && sin.shape(0) == tokens && sin.shape(1) == cos.shape(1), "rope: table shape is wrong");
+  Turn turn;
+  ops().rope(a);
+}
+
+void attention(Floats q, int heads, const Paged& pages, int layer, int window, Vector sinks, FloatsOut out) {
   AttentionArgs a{};
-  a.kv_heads = static_cast<int>(k_new.shape(1));
-  a.head_dim = static_cast<int>(k_new.shape(2));
-  a.heads = heads;
-  a.tokens = static_cast<int>(q.shape(0));
   a.q = q.data();
   a.q_stride = static_cast<long>(q.shape(1));
-  a.kv_f32 = k_new.dtype() == nb::dtype<float>();
-  a.k_new = k_new.data(), a.v_new = v_new.data(), a.k_cache = k_cache.data(), a.v_cache = v_cache.data();
-  a.start = start;
-  a.capacity = static_cast<long>(k_cache.shape(0));
+  a.kv = pages.layer(layer);
+  a.spans = pages.spans.data(), a.count = static_cast<int>(pages.spans.size());
+  a.heads = heads;
   a.window = window;
   a.sinks = sinks.data();
   a.out = out.data();
-  require(heads % a.kv_heads == 0 && static_cast<int>(q.shape(1)) >= heads * a.head_dim, "attention: q is too narrow");
-  require(k_cache.dtype() == k_new.dtype() && v_cache.dtype() == k_new.dtype() && v_new.dtype() == k_new.dtype(), "attention: cache dtypes differ");
-  require(static_cast<int>(k_new.shape(0)) >= a.tokens && v_new.size() == k_new.size() && v_cache.size() == k_cache.size() &&
-              static_cast<int>(k_cache.shape(1)) == a.kv_heads && static_cast<int>(k_cache.shape(2)) == a.head_dim, "attention: key and value shapes differ");
-  require(start == 0 || a.capacity >= (window > 0 && window - 1 < start ? window - 1 : start), "attention: the cache is too short");
-  require(static_cast<int>(sinks.shape(0)) == heads && static_cast<int>(out.shape(0)) == a.tokens &&
-              static_cast<int>(out.shape(1)) == heads * a.head_dim, "attention: output or sinks shape is wrong");
+  require(layer >= 0 && layer < pages.layers, "attention: no such layer in the pages");
+  require(heads % pages.kv_heads == 0 && static_cast<int>(q.shape(1)) >= heads * pages.head_dim, "attention: q is too narrow");
+  require(static_cast<int>(q.shape(0)) == pages.tokens && static_cast<int>(sinks.shape(0)) == heads && static_cast<int>(out.shape(0)) == pages.tokens &&
+              static_cast<int>(out.shape(1)) == heads * pages.head_dim, "attention: shapes differ");
+  for (const Span& s : pages.spans) {
+    const long lowest = window > 0 && s.start + 1 > window ? s.start + 1 - window : 0;
+    require(s.first * kPage <= lowest, "attention: pages inside the window are missing");
+  }
   Turn turn;
   ops().attention(a);
 }
@@ -225,6 +250,9 @@ NB_MODULE(_native, m) {
   m.def("pad", &padded, nb::arg("x"), nb::arg("round_bf16"));
   m.def("rms_norm", &rms_norm);
   m.def("linear", &linear, nb::arg("w"), nb::arg("a"), nb::arg("bias").none(), nb::arg("accumulate"), nb::arg("out"));
+  nb::class_<Paged>(m, "Paged");
+  m.def("paged", &make_paged, nb::arg("kind"), nb::arg("layers"), nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("unit"),
+        nb::arg("pages"), nb::arg("spans"));
   m.def("rope", &rope);
   m.def("attention", &attention);
   m.def("route", &route);

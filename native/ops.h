@@ -37,14 +37,42 @@ struct Acts {
   int rows, blocks;
 };
 
+constexpr int kPage = 64;  // positions in a page of keys and values, cut at absolute positions
+
+enum class Kv : int { kBf16 = 0, kF32 = 1, kInt8 = 2 };
+
+// Keys and values of one layer, in pages of kPage positions. A page holds, per kv head, a unit of `unit` bytes at
+// `offset` + head * unit: keys (D, kPage), values (kPage, Dv), Dv = D rounded up to 32; int8 adds a float scale per position
+// for the keys and then for the values (kPage each). bf16 rows lie in blocks of 32 with elements i and 16 + i as
+// neighbours: one load and two shifts give two vectors.
+struct KvLayer {
+  Kv kind;
+  int kv_heads, head_dim;
+  size_t offset, unit;
+};
+
+// Consecutive positions of one sequence inside a batch: rows [row, row + tokens) are positions start.. ;
+// pages[i] holds positions [(first + i) * kPage, (first + i + 1) * kPage).
+struct Span {
+  int row, tokens;
+  long start, first;
+  uint8_t* const* pages;
+};
+
+struct RopeArgs {
+  float* qkv;             // (T, (H + 2K) D): q and k are rotated in place, k and v enter the pages
+  const float *cos, *sin; // (T, D / 2)
+  KvLayer kv;
+  const Span* spans;
+  int count, heads;
+};
+
 struct AttentionArgs {
   const float* q;         // (T, H * D) inside rows of q_stride floats
   long q_stride;
-  const void *k_new, *v_new;      // (T, K, D) this step's keys and values, rope applied
-  const void *k_cache, *v_cache;  // (capacity, K, D); position p lives in slot p % capacity
-  bool kv_f32;            // else bf16
-  long start, capacity;   // positions [0, start) are in the cache (the last `capacity` of them at least)
-  int tokens, heads, kv_heads, head_dim;
+  KvLayer kv;
+  const Span* spans;      // keys of the spans' own positions are in the pages already
+  int count, heads;
   int window;             // 0 = full attention; else keys q-window+1 .. q
   const float* sinks;     // (H)
   float* out;             // (T, H * D)
@@ -70,8 +98,7 @@ struct Ops {
   void (*quantize)(const float* x, int rows, int cols, int8_t* q, float* scale, int32_t* sum, int32_t* pair);
   void (*pad)(const float* x, int rows, int cols, bool round_bf16, float* out);
   void (*linear)(const Matrix& w, const Acts& a, const float* bias, bool accumulate, float* out);
-  void (*rope)(float* qkv, const float* cos, const float* sin, int tokens, int heads, int kv_heads, int head_dim,
-               bool kv_f32, void* k_new, void* v_new);
+  void (*rope)(const RopeArgs& args);
   void (*attention)(const AttentionArgs& args);
   void (*route)(const float* logits, int rows, int experts, int k, int32_t* ids, float* weights);
   void (*moe)(const MoeArgs& args);

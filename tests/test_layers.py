@@ -23,6 +23,7 @@ LINES = [
     "harmony",
     "engine",
     "model reference",
+    "kvcache",
     "kernels pack checkpoint synth",
     "mxfp4 config library tokenizer",
     "_native errors",

@@ -205,3 +205,10 @@ def test_bad_input_is_refused_and_leaves_the_cache_alone(tmp_path: Path) -> None
     with pytest.raises(UserError, match="int8, bf16, float32"):
         load(tmp_path / "m", precision="int4")
     assert cache.length == 0
+
+
+def test_a_cache_of_another_model_is_refused(tmp_path: Path) -> None:
+    random_checkpoint(config(), tmp_path / "m", layout="hf", seed=4, experts="mxfp4")
+    ours, theirs = load(tmp_path / "m"), load(tmp_path / "m")
+    with pytest.raises(UserError, match="another model"):
+        ours.forward([Span([1], theirs.new_cache())])

@@ -9,6 +9,7 @@
 #include "ops/quantize.h"
 #include "ops/gemm.h"
 #include "ops/linear.h"
+#include "ops/kv.h"
 #include "ops/rope.h"
 #include "ops/attention.h"
 #include "ops/route.h"

@@ -1,149 +1,252 @@
-// Attention with a learned sink per head, causal, full or sliding (model.md 2.2), in flash form: keys in chunks of 64
-// cut at absolute positions, a running maximum and sum that start from the sink, chunk after chunk in order. The cut does not depend on what
-// else is in the batch, how the prompt was split or where the ring begins, so neither do the bits of a row.
+// Attention with a learned sink per head, causal, full or sliding (model.md 2.2), in flash form over pages of 64 keys.
+// A row's keys are cut at absolute positions into splits of kSplit pages; within a split a running maximum and sum go page
+// by page, and splits are merged in order, after the sink. Nothing else decides the order of a sum, so a row has the same
+// bits in a prompt or alone, in one thread or with its splits on many.
 #pragma once
+#include <atomic>
+#include <memory>
 
 namespace MOTET_NS {
 
-constexpr int kChunk = 64;         // keys handled together; 4 logical vectors of scores
-constexpr int kQueryTokens = 8;    // query tokens per work item: with 8 heads a kv head, 64 rows share a loaded chunk
+constexpr int kSplit = 16;        // pages whose sums are taken together: 1,024 positions
+constexpr int kQueryTokens = 8;   // query tokens per work item: with 8 heads a kv head, 64 rows share a page in L1
+constexpr float kNone = -__builtin_inff();
 
-struct KeyRange { long from, to; };  // [from, to) of absolute positions
+struct Range { long from, to; };  // [from, to)
 
-static inline KeyRange keys_of(const motet::AttentionArgs& a, long position) {
-  long from = a.window > 0 && position + 1 > a.window ? position + 1 - a.window : 0;
-  return {from, position + 1};
+static inline Range keys_of(const motet::AttentionArgs& a, long position) {
+  return {a.window > 0 && position + 1 > a.window ? position + 1 - a.window : 0, position + 1};
 }
 
-static inline void load_row(const motet::AttentionArgs& a, const void* cache, const void* fresh, long position, int g, float* out) {
-  const bool old = position < a.start;
-  const long row = old ? position % a.capacity : position - a.start;
-  const size_t at = (static_cast<size_t>(row) * a.kv_heads + g) * a.head_dim;
-  const void* from = old ? cache : fresh;
-  for (int i = 0; i < a.head_dim; i += 16) {
-    const int n = a.head_dim - i;
-    if (a.kv_f32) {
-      vstore(out + i, vload_n(static_cast<const float*>(from) + at + i, n));
-    } else if (n >= 16) {
-      vstore(out + i, vload_bf16(static_cast<const uint16_t*>(from) + at + i));
-    } else {
-      uint16_t part[16] = {};
-      std::memcpy(part, static_cast<const uint16_t*>(from) + at + i, static_cast<size_t>(n) * 2);
-      vstore(out + i, vload_bf16(part));
-    }
-  }
-}
+// Softmax numerators so far of some rows: sum of p * v (rows, Dv), the maximum score, the sum of p.
+struct Sums {
+  float *o, *top, *total;
+};
 
-// One query row against one chunk: keys kt [Dp][64] transposed, values v [64][Dp]; o (Dp), top, total updated.
-static void attend(const float* q, const float* kt, const float* v, int dim, int padded, int lo, int hi, float* o, float& top,
-                   float& total) {
-  F s0 = vset(0.0f), s1 = s0, s2 = s0, s3 = s0;
-  for (int d = 0; d < dim; ++d) {
-    const F x = vset(q[d]);
-    const float* row = kt + d * kChunk;
-    s0 = vfma(x, vload(row), s0);
-    s1 = vfma(x, vload(row + 16), s1);
-    s2 = vfma(x, vload(row + 32), s2);
-    s3 = vfma(x, vload(row + 48), s3);
-  }
-  alignas(64) float p[kChunk];
-  vstore(p, s0);
-  vstore(p + 16, s1);
-  vstore(p + 32, s2);
-  vstore(p + 48, s3);
-  constexpr float none = -__builtin_inff();
-  for (int j = 0; j < lo; ++j) p[j] = none;
-  for (int j = hi; j < kChunk; ++j) p[j] = none;
-  s0 = vload(p), s1 = vload(p + 16), s2 = vload(p + 32), s3 = vload(p + 48);
-  const float highest = vtop(vmax(vmax(s0, s1), vmax(s2, s3)));
-  const float old_top = top;
-  if (highest > top) top = highest;
-  const F m = vset(top);
-  s0 = vexp(vsub(s0, m)), s1 = vexp(vsub(s1, m)), s2 = vexp(vsub(s2, m)), s3 = vexp(vsub(s3, m));
-  vstore(p, s0);
-  vstore(p + 16, s1);
-  vstore(p + 32, s2);
-  vstore(p + 48, s3);
-  const float shrink = exp1(old_top - top);
-  total = total * shrink + vsum(vadd(vadd(s0, s1), vadd(s2, s3)));
-  const F f = vset(shrink);
-  for (int i = 0; i < padded; i += 64) {
-    const int n = padded - i < 64 ? padded - i : 64;
-    F acc[4];
-    for (int c = 0; c * 16 < n; ++c) acc[c] = vmul(vload(o + i + c * 16), f);
-    if (n == 64) {
-      F a0 = acc[0], a1 = acc[1], a2 = acc[2], a3 = acc[3];
-      for (int j = lo; j < hi; ++j) {
-        const F w = vset(p[j]);
-        const float* row = v + static_cast<size_t>(j) * padded + i;
-        a0 = vfma(w, vload(row), a0);
-        a1 = vfma(w, vload(row + 16), a1);
-        a2 = vfma(w, vload(row + 32), a2);
-        a3 = vfma(w, vload(row + 48), a3);
+// R heads of one token against keys [lo, hi) of one page. q (D, R); o (R, Dv), top (R) and lanes (R, 16) are updated.
+template <int R, class T>
+static void attend(const float* q, const Unit<T>& page, int dim, int lo, int hi, float* o, float* top, float* lanes) {
+  constexpr bool scaled = sizeof(T) == 1;
+  alignas(64) float p[R][kPage];
+  for (int c = 0; c < kPage; c += 32) {
+    F s[R][2], k0, k1;
+    for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = vset(0.0f);
+    const T* keys = page.keys + c;
+    for (int d = 0; d < dim; ++d, keys += kPage) {
+      load_pair(keys, k0, k1);
+      for (int r = 0; r < R; ++r) {
+        const F x = vset(q[d * R + r]);
+        s[r][0] = vfma(x, k0, s[r][0]), s[r][1] = vfma(x, k1, s[r][1]);
       }
-      acc[0] = a0, acc[1] = a1, acc[2] = a2, acc[3] = a3;
-    } else {
-      for (int j = lo; j < hi; ++j)
-        for (int c = 0; c * 16 < n; ++c) acc[c] = vfma(vset(p[j]), vload(v + static_cast<size_t>(j) * padded + i + c * 16), acc[c]);
     }
-    for (int c = 0; c * 16 < n; ++c) vstore(o + i + c * 16, acc[c]);
+    for (int r = 0; r < R; ++r) {
+      for (int i = 0; i < 2; ++i) {
+        if (scaled) s[r][i] = vmul(s[r][i], vload(page.scales + c + 16 * i));
+        vstore(p[r] + c + 16 * i, s[r][i]);
+      }
+    }
+  }
+  float shrink[R];
+  for (int r = 0; r < R; ++r) {
+    for (int j = 0; j < lo; ++j) p[r][j] = kNone;
+    for (int j = hi; j < kPage; ++j) p[r][j] = kNone;
+    F s[4];
+    for (int i = 0; i < 4; ++i) s[i] = vload(p[r] + 16 * i);
+    const float highest = vtop(vmax(vmax(s[0], s[1]), vmax(s[2], s[3])));
+    shrink[r] = 1.0f;
+    if (highest > top[r]) {
+      shrink[r] = exp1(top[r] - highest);
+      top[r] = highest;
+    }
+    const F m = vset(top[r]);
+    for (int i = 0; i < 4; ++i) s[i] = vexp_down(vsub(s[i], m));
+    const F sum = vadd(vadd(s[0], s[1]), vadd(s[2], s[3]));
+    vstore(lanes + 16 * r, vfma(vload(lanes + 16 * r), vset(shrink[r]), sum));
+    for (int i = 0; i < 4; ++i) {
+      if (scaled) s[i] = vmul(s[i], vload(page.scales + kPage + 16 * i));
+      vstore(p[r] + 16 * i, s[i]);
+    }
+  }
+  const int wide = padded_values(dim);
+  for (int c = 0; c < wide; c += 32) {
+    F s[R][2], v0, v1;
+    for (int r = 0; r < R; ++r)
+      for (int i = 0; i < 2; ++i) s[r][i] = vmul(vload(o + r * wide + c + 16 * i), vset(shrink[r]));
+    for (int j = lo; j < hi; ++j) {
+      load_pair(page.values + static_cast<size_t>(j) * wide + c, v0, v1);
+      for (int r = 0; r < R; ++r) {
+        const F x = vset(p[r][j]);
+        s[r][0] = vfma(x, v0, s[r][0]), s[r][1] = vfma(x, v1, s[r][1]);
+      }
+    }
+    for (int r = 0; r < R; ++r)
+      for (int i = 0; i < 2; ++i) vstore(o + r * wide + c + 16 * i, s[r][i]);
   }
 }
 
-static void attention_item(const motet::AttentionArgs& a, int first, int count, int g, float* scratch) {
-  const int dim = a.head_dim, padded = (dim + 15) / 16 * 16, group = a.heads / a.kv_heads, rows = count * group;
-  float *kt = scratch, *v = kt + padded * kChunk, *q = v + padded * kChunk, *o = q + static_cast<size_t>(rows) * padded;
-  float *top = o + static_cast<size_t>(rows) * padded, *total = top + rows, *key = total + rows;
-  const F scale = vset(1.0f / __builtin_sqrtf(static_cast<float>(dim)));
-  for (int r = 0; r < rows; ++r) {
-    const int t = first + r / group, h = g * group + r % group;
-    for (int i = 0; i < padded; i += 16) {
-      vstore(q + static_cast<size_t>(r) * padded + i, vmul(vload_n(a.q + t * a.q_stride + static_cast<long>(h) * dim + i, dim - i), scale));
-      vstore(o + static_cast<size_t>(r) * padded + i, vset(0.0f));
-    }
-    top[r] = a.sinks[h];
-    total[r] = 1.0f;
+// A few query tokens of one sequence, their heads of one kv head. Row r is head r % group of token r / group.
+struct Block {
+  const motet::AttentionArgs& a;
+  const motet::Span& span;
+  int first, count, head;  // tokens of the span; kv head
+
+  int group() const { return a.heads / a.kv.kv_heads; }
+  int rows() const { return count * group(); }
+  int wide() const { return padded_values(a.kv.head_dim); }
+  long position(int t) const { return span.start + first + t; }
+  Range pages() const { return {keys_of(a, position(0)).from / kPage, position(count - 1) / kPage + 1}; }
+  Range splits() const { return {pages().from / kSplit, (pages().to - 1) / kSplit + 1}; }
+  // Heads taken together; rows of one call share their keys, so it never spans two tokens.
+  int heads_at(int h) const {
+    int n = kHeadsAtOnce;
+    while (n > group() - h) n /= 2;
+    return n;
   }
-  const long lowest = keys_of(a, a.start + first).from, end = a.start + first + count;
-  for (long chunk = lowest / kChunk * kChunk; chunk < end; chunk += kChunk) {
-    for (int j = 0; j < kChunk; ++j) {
-      const long position = chunk + j;
-      float* row = v + static_cast<size_t>(j) * padded;
-      if (position < lowest || position >= end) {
-        for (int i = 0; i < padded; ++i) row[i] = 0.0f;
-        for (int d = 0; d < dim; ++d) kt[d * kChunk + j] = 0.0f;
-        continue;
+  size_t sums_floats() const { return static_cast<size_t>(rows()) * (wide() + 2); }
+  Sums sums(float* at) const {
+    float* top = at + static_cast<size_t>(rows()) * wide();
+    return {at, top, top + rows()};
+  }
+};
+
+// Scaled queries, (D, R) per call of attend.
+static void gather_queries(const Block& b, float* q) {
+  const int dim = b.a.kv.head_dim, group = b.group();
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(dim));
+  for (int t = 0; t < b.count; ++t) {
+    const float* from = b.a.q + (b.span.row + b.first + t) * b.a.q_stride + static_cast<size_t>(b.head) * group * dim;
+    for (int h = 0; h < group;) {
+      const int n = b.heads_at(h);
+      for (int r = 0; r < n; ++r)
+        for (int d = 0; d < dim; ++d) q[d * n + r] = from[(h + r) * dim + d] * scale;
+      q += static_cast<size_t>(n) * dim;
+      h += n;
+    }
+  }
+}
+
+template <class T>
+static void sum_split(const Block& b, long split, const float* q, float* lanes, Sums out) {
+  const int dim = b.a.kv.head_dim, wide = b.wide(), group = b.group(), rows = b.rows();
+  std::memset(out.o, 0, static_cast<size_t>(rows) * wide * sizeof(float));
+  std::memset(lanes, 0, static_cast<size_t>(rows) * 16 * sizeof(float));
+  for (int r = 0; r < rows; ++r) out.top[r] = kNone;
+  const Range all = b.pages();
+  const long from = all.from > split * kSplit ? all.from : split * kSplit, end = (split + 1) * kSplit;
+  for (long page = from; page < all.to && page < end; ++page) {
+    const Unit<T> unit = unit_of<T>(b.a.kv, b.span.pages[page - b.span.first], b.head);
+    for (int t = 0; t < b.count; ++t) {
+      const Range keys = keys_of(b.a, b.position(t));
+      const long lo = keys.from - page * kPage, hi = keys.to - page * kPage;
+      if (lo >= kPage || hi <= 0) continue;
+      const int l = lo < 0 ? 0 : static_cast<int>(lo), h = hi > kPage ? kPage : static_cast<int>(hi);
+      for (int i = 0; i < group;) {
+        const int n = b.heads_at(i), r = t * group + i;
+        const float* x = q + static_cast<size_t>(r) * dim;
+        float *o = out.o + static_cast<size_t>(r) * wide, *top = out.top + r, *sums = lanes + 16 * r;
+        if (kHeadsAtOnce >= 8 && n == 8) attend<kHeadsAtOnce >= 8 ? 8 : 1, T>(x, unit, dim, l, h, o, top, sums);
+        else if (kHeadsAtOnce >= 4 && n == 4) attend<kHeadsAtOnce >= 4 ? 4 : 1, T>(x, unit, dim, l, h, o, top, sums);
+        else if (n == 2) attend<2, T>(x, unit, dim, l, h, o, top, sums);
+        else attend<1, T>(x, unit, dim, l, h, o, top, sums);
+        i += n;
       }
-      load_row(a, a.v_cache, a.v_new, position, g, row);
-      load_row(a, a.k_cache, a.k_new, position, g, key);
-      for (int d = 0; d < dim; ++d) kt[d * kChunk + j] = key[d];
-    }
-    for (int r = 0; r < rows; ++r) {
-      const KeyRange keys = keys_of(a, a.start + first + r / group);
-      const long lo = keys.from > chunk ? keys.from - chunk : 0, hi = keys.to < chunk + kChunk ? keys.to - chunk : kChunk;
-      if (lo < hi)
-        attend(q + static_cast<size_t>(r) * padded, kt, v, dim, padded, static_cast<int>(lo), static_cast<int>(hi),
-               o + static_cast<size_t>(r) * padded, top[r], total[r]);
     }
   }
-  for (int r = 0; r < rows; ++r) {
-    const int t = first + r / group, h = g * group + r % group;
-    float* out = a.out + (static_cast<size_t>(t) * a.heads + h) * dim;
-    const F norm = vset(total[r]);
-    for (int i = 0; i < dim; i += 16) vstore_n(out + i, vdiv(vload(o + static_cast<size_t>(r) * padded + i), norm), dim - i);
+  for (int r = 0; r < rows; ++r) out.total[r] = vsum(vload(lanes + 16 * r));
+}
+
+static void start_with_sinks(const Block& b, Sums sums) {
+  std::memset(sums.o, 0, static_cast<size_t>(b.rows()) * b.wide() * sizeof(float));
+  for (int r = 0; r < b.rows(); ++r) sums.top[r] = b.a.sinks[b.head * b.group() + r % b.group()], sums.total[r] = 1.0f;
+}
+
+static void merge(const Block& b, Sums into, Sums part) {
+  const int wide = b.wide();
+  for (int r = 0; r < b.rows(); ++r) {
+    if (part.top[r] == kNone) continue;  // no key of this split is the row's
+    const float top = part.top[r] > into.top[r] ? part.top[r] : into.top[r];
+    const float x = exp1(into.top[r] - top), y = exp1(part.top[r] - top);
+    into.top[r] = top;
+    into.total[r] = into.total[r] * x + part.total[r] * y;
+    float *o = into.o + static_cast<size_t>(r) * wide, *p = part.o + static_cast<size_t>(r) * wide;
+    for (int i = 0; i < wide; i += 16) vstore(o + i, vfma(vload(o + i), vset(x), vmul(vload(p + i), vset(y))));
   }
+}
+
+static void write_rows(const Block& b, Sums sums) {
+  const int dim = b.a.kv.head_dim, group = b.group();
+  for (int r = 0; r < b.rows(); ++r) {
+    const size_t row = static_cast<size_t>(b.span.row) + b.first + r / group;
+    float* out = b.a.out + (row * b.a.heads + b.head * group + r % group) * dim;
+    const float* o = sums.o + static_cast<size_t>(r) * b.wide();
+    for (int i = 0; i < dim; i += 16) vstore_n(out + i, vdiv(vload(o + i), vset(sums.total[r])), dim - i);
+  }
+}
+
+// What a worker does at once: a whole block, or one split of a block whose splits are spread (splits > 0).
+struct Item {
+  int span, first, count, splits;
+  long split;
+  size_t partial, left;  // where this block's sums and its counters of unfinished splits begin
+};
+
+template <class T>
+static void attention_item(const motet::AttentionArgs& a, const Item& item, int head, int worker, float* partials, std::atomic<int>* left) {
+  const Block b{a, a.spans[item.span], item.first, item.count, head};
+  const size_t sums = b.sums_floats(), q_floats = static_cast<size_t>(b.rows()) * a.kv.head_dim, lane_floats = static_cast<size_t>(b.rows()) * 16;
+  float* scratch = static_cast<float*>(motet::worker_scratch(worker, (2 * sums + q_floats + lane_floats) * sizeof(float)));
+  const Sums whole = b.sums(scratch);
+  float *spare = scratch + sums, *lanes = spare + sums, *q = lanes + lane_floats;
+  gather_queries(b, q);
+  const Range splits = b.splits();
+  auto part = [&](long split) {
+    const size_t at = static_cast<size_t>(head) * item.splits + static_cast<size_t>(split - splits.from);
+    return b.sums(item.splits ? partials + item.partial + at * sums : spare);
+  };
+  if (item.splits) {
+    sum_split<T>(b, item.split, q, lanes, part(item.split));
+    if (left[item.left + head].fetch_sub(1, std::memory_order_acq_rel) != 1) return;  // the last to finish merges
+  }
+  start_with_sinks(b, whole);
+  for (long s = splits.from; s < splits.to; ++s) {
+    if (!item.splits) sum_split<T>(b, s, q, lanes, part(s));
+    merge(b, whole, part(s));
+  }
+  write_rows(b, whole);
 }
 
 static void attention(const motet::AttentionArgs& a) {
-  const int padded = (a.head_dim + 15) / 16 * 16, rows = kQueryTokens * (a.heads / a.kv_heads);
-  const size_t floats = static_cast<size_t>(padded) * (2 * kChunk + 2 * rows + 1) + 2 * rows + 64;
-  const long blocks = (a.tokens + kQueryTokens - 1) / kQueryTokens;
-  motet::parallel_for(blocks * a.kv_heads, [&](long item, int worker) {
+  std::vector<Item> items;
+  size_t floats = 0, counters = 0;
+  for (int s = 0; s < a.count; ++s) {
+    const motet::Span& span = a.spans[s];
     // Late query blocks see the most keys: hand them out first, so that no thread is left with a long one at the end.
-    const int first = static_cast<int>(blocks - 1 - item / a.kv_heads) * kQueryTokens;
-    const int count = a.tokens - first < kQueryTokens ? a.tokens - first : kQueryTokens;
-    attention_item(a, first, count, static_cast<int>(item % a.kv_heads),
-                   static_cast<float*>(motet::worker_scratch(worker, floats * sizeof(float))));
+    for (int first = (span.tokens - 1) / kQueryTokens * kQueryTokens; first >= 0; first -= kQueryTokens) {
+      const int count = span.tokens - first < kQueryTokens ? span.tokens - first : kQueryTokens;
+      const Block block{a, span, first, count, 0};
+      const Range splits = block.splits();
+      const int n = static_cast<int>(splits.to - splits.from);
+      if (span.tokens > kQueryTokens || n == 1) {  // a prompt has blocks enough for every thread
+        items.push_back({s, first, count, 0, 0, 0, 0});
+        continue;
+      }
+      for (long split = splits.from; split < splits.to; ++split) items.push_back({s, first, count, n, split, floats, counters});
+      floats += block.sums_floats() * n * a.kv.kv_heads;
+      counters += a.kv.kv_heads;
+    }
+  }
+  std::unique_ptr<float[]> partials(new float[floats]);
+  std::unique_ptr<std::atomic<int>[]> left(new std::atomic<int>[counters]);
+  for (const Item& item : items)
+    for (int g = 0; item.splits && g < a.kv.kv_heads; ++g) left[item.left + g].store(item.splits, std::memory_order_relaxed);
+  motet::parallel_for(static_cast<long>(items.size()) * a.kv.kv_heads, [&](long i, int worker) {
+    const Item& item = items[i / a.kv.kv_heads];
+    const int head = static_cast<int>(i % a.kv.kv_heads);
+    switch (a.kv.kind) {
+      case motet::Kv::kBf16: return attention_item<uint16_t>(a, item, head, worker, partials.get(), left.get());
+      case motet::Kv::kF32: return attention_item<float>(a, item, head, worker, partials.get(), left.get());
+      case motet::Kv::kInt8: return attention_item<int8_t>(a, item, head, worker, partials.get(), left.get());
+    }
   });
 }
 

@@ -23,6 +23,23 @@ static inline F vexp(F x) {
   return vkeep_ge(x, lowest, vscale2(vscale2(p, half), vsub(n, half)));
 }
 
+// The same bits for x <= 0 (down to -inf), where one power is enough.
+static inline F vexp_down(F x) {
+  const F lowest = vset(-87.3f);
+  F c = vmax(x, lowest);
+  F n = vround(vmul(c, vset(1.44269504088896341f)));
+  F r = vfma(n, vset(-0.693145751953125f), c);
+  r = vfma(n, vset(-1.42860682030941723212e-6f), r);
+  F p = vset(1.0f / 720.0f);
+  p = vfma(p, r, vset(1.0f / 120.0f));
+  p = vfma(p, r, vset(1.0f / 24.0f));
+  p = vfma(p, r, vset(1.0f / 6.0f));
+  p = vfma(p, r, vset(0.5f));
+  p = vfma(p, r, vset(1.0f));
+  p = vfma(p, r, vset(1.0f));
+  return vkeep_ge(x, lowest, vscale2(p, n));
+}
+
 static inline F vsigmoid(F x) { return vdiv(vset(1.0f), vadd(vset(1.0f), vexp(vsub(vset(0.0f), x)))); }
 
 static inline float exp1(float x) {

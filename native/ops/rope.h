@@ -1,5 +1,5 @@
-// Rotary embedding in half-split form on q and k, in place in qkv rows [q H*D | k K*D | v K*D]; then copies this
-// step's keys and values out in the cache's type (model.md 2.2, 2.3).
+// Rotary embedding in half-split form on q and k, in place in qkv rows [q H*D | k K*D | v K*D]; then this step's keys
+// and values enter their pages (model.md 2.2, 2.3).
 #pragma once
 
 namespace MOTET_NS {
@@ -13,35 +13,39 @@ static void rotate(float* x, const float* cos, const float* sin, int half) {
   }
 }
 
-static void copy_kv(const float* from, int n, bool f32, void* to, size_t at) {
-  if (f32) {
-    std::memcpy(static_cast<float*>(to) + at, from, static_cast<size_t>(n) * 4);
-    return;
-  }
-  uint16_t* half = static_cast<uint16_t*>(to) + at;
-  for (int i = 0; i < n; i += 16) {
-    if (n - i >= 16) {
-      vstore_bf16(half + i, vload(from + i));
-    } else {
-      uint16_t part[16];
-      vstore_bf16(part, vload_part(from + i, n - i));
-      std::memcpy(half + i, part, static_cast<size_t>(n - i) * 2);
-    }
+template <class T>
+static void rope_rows(const motet::RopeArgs& a, const motet::Span& span, int first, int count, int worker) {
+  const int dim = a.kv.head_dim, half = dim / 2, rotated = a.heads + a.kv.kv_heads;
+  const size_t stride = static_cast<size_t>(rotated + a.kv.kv_heads) * dim;
+  T* scratch = static_cast<T*>(motet::worker_scratch(worker, static_cast<size_t>(dim + 16) * sizeof(T)));
+  for (int t = first; t < first + count; ++t) {
+    const size_t row = static_cast<size_t>(span.row) + t;
+    float* x = a.qkv + row * stride;
+    for (int h = 0; h < rotated; ++h) rotate(x + static_cast<size_t>(h) * dim, a.cos + row * half, a.sin + row * half, half);
+    const float* k = x + static_cast<size_t>(a.heads) * dim;
+    const long position = span.start + t;
+    write_position<T>(a.kv, span.pages[position / kPage - span.first], static_cast<int>(position % kPage), k,
+                      k + static_cast<size_t>(a.kv.kv_heads) * dim, scratch);
   }
 }
 
-static void rope(float* qkv, const float* cos, const float* sin, int tokens, int heads, int kv_heads, int head_dim,
-                 bool kv_f32, void* k_new, void* v_new) {
-  const int half = head_dim / 2, kv = kv_heads * head_dim;
-  const size_t stride = static_cast<size_t>(heads + 2 * kv_heads) * head_dim;
-  motet::parallel_for((tokens + 7) / 8, [&](long group, int) {
-    for (int t = static_cast<int>(group) * 8; t < tokens && t < (group + 1) * 8; ++t) {
-      float* row = qkv + t * stride;
-      for (int h = 0; h < heads + kv_heads; ++h)
-        rotate(row + static_cast<size_t>(h) * head_dim, cos + static_cast<size_t>(t) * half, sin + static_cast<size_t>(t) * half, half);
-      const float* k = row + static_cast<size_t>(heads) * head_dim;
-      copy_kv(k, kv, kv_f32, k_new, static_cast<size_t>(t) * kv);
-      copy_kv(k + kv, kv, kv_f32, v_new, static_cast<size_t>(t) * kv);
+static void rope(const motet::RopeArgs& a) {
+  struct Piece { int span, first, count; };  // positions of one page: no two threads write to the same lines
+  std::vector<Piece> pieces;
+  for (int s = 0; s < a.count; ++s) {
+    for (int t = 0; t < a.spans[s].tokens;) {
+      const int left = kPage - static_cast<int>((a.spans[s].start + t) % kPage), rest = a.spans[s].tokens - t;
+      const int count = left < rest ? left : rest;
+      pieces.push_back({s, t, count});
+      t += count;
+    }
+  }
+  motet::parallel_for(static_cast<long>(pieces.size()), [&](long i, int worker) {
+    const Piece& p = pieces[i];
+    switch (a.kv.kind) {
+      case motet::Kv::kBf16: return rope_rows<uint16_t>(a, a.spans[p.span], p.first, p.count, worker);
+      case motet::Kv::kF32: return rope_rows<float>(a, a.spans[p.span], p.first, p.count, worker);
+      case motet::Kv::kInt8: return rope_rows<int8_t>(a, a.spans[p.span], p.first, p.count, worker);
     }
   });
 }

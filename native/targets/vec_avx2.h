@@ -9,6 +9,8 @@ namespace MOTET_NS {
 struct F { __m256 a, b; };
 
 #define MOTET_BOTH(op, x, y) F{op((x).a, (y).a), op((x).b, (y).b)}
+constexpr int kHeadsAtOnce = 2;  // rows of two accumulators each that fit the registers
+
 static inline F vload(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 static inline void vstore(float* p, F x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
 static inline F vset(float x) { __m256 v = _mm256_set1_ps(x); return {v, v}; }
@@ -80,6 +82,10 @@ static inline void vstore_int8(int8_t* p, F x) {
   __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)), 0xd8);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)));
+}
+static inline F vload_int8(const int8_t* p) {
+  __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)))};
 }
 #undef MOTET_BOTH
 

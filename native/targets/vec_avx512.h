@@ -6,6 +6,8 @@ namespace MOTET_NS {
 
 typedef __m512 F;
 
+constexpr int kHeadsAtOnce = 8;  // rows of two accumulators each that fit the registers
+
 static inline F vload(const float* p) { return _mm512_loadu_ps(p); }
 static inline void vstore(float* p, F x) { _mm512_storeu_ps(p, x); }
 static inline F vset(float x) { return _mm512_set1_ps(x); }
@@ -56,6 +58,9 @@ static inline float vtop(F x) {
 }
 static inline void vstore_int8(int8_t* p, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+static inline F vload_int8(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 
 }  // namespace MOTET_NS

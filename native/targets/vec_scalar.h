@@ -10,6 +10,8 @@ namespace MOTET_NS {
 struct F { float v[16]; };
 
 #define MOTET_EACH(expr) F r; for (int i = 0; i < 16; ++i) r.v[i] = (expr); return r
+constexpr int kHeadsAtOnce = 4;  // rows of two accumulators each that fit the registers
+
 static inline F vload(const float* p) { MOTET_EACH(p[i]); }
 static inline void vstore(float* p, F a) { for (int i = 0; i < 16; ++i) p[i] = a.v[i]; }
 static inline F vset(float x) { MOTET_EACH(x); }
@@ -78,6 +80,11 @@ static inline float vtop(F a) {
 }
 static inline void vstore_int8(int8_t* p, F a) {  // integral values in [-127, 127]
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
+}
+static inline F vload_int8(const int8_t* p) {
+  F r;
+  for (int i = 0; i < 16; ++i) r.v[i] = p[i];
+  return r;
 }
 #undef MOTET_EACH
 

@@ -11,7 +11,6 @@ operations / int8 rate (attention scores are not counted, so the share shown is 
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import re
 import statistics
@@ -256,7 +255,7 @@ def _decode(model: Model, base: Cache, ids: list[list[int]]) -> float:
     """Seconds to append the ids of all sequences, one token of each a step, to copies of the same cache."""
     from motet.model import Span
 
-    caches = [copy.deepcopy(base) for _ in ids]
+    caches = [base.fork(share=False) for _ in ids]
     began = time.perf_counter()
     for step in zip(*ids, strict=True):
         model.forward([Span([token], cache) for token, cache in zip(step, caches, strict=True)])

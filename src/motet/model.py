@@ -13,16 +13,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from motet import kernels
-from motet.config import ModelConfig
 from motet.errors import UserError
-from motet.kernels import F32, Activations, Matrix, bf16_to_f32
+from motet.kernels import F32, Activations, Matrix, Paged, bf16_to_f32
+from motet.kvcache import Cache, Pages, PagesFull
 from motet.pack import Pack, Progress, ensure_pack
+
+__all__ = ["Cache", "ContextError", "Model", "Pages", "PagesFull", "Span", "load"]
 
 if TYPE_CHECKING:
     from motet.tokenizer import Encoding
@@ -33,49 +35,6 @@ ROWS = 256  # rows of logits at a time in Model.logits
 
 class ContextError(UserError):
     """More tokens than the model's context holds."""
-
-
-class Cache:
-    """Keys and values of one sequence: `length` positions so far.
-
-    Full layers hold every position and grow by doubling; sliding layers are a ring of `window` slots, position p in
-    slot p % window. Arrays are (capacity, K, D), bf16 bit patterns or float32.
-    """
-
-    def __init__(self, config: ModelConfig, dtype: npt.DTypeLike) -> None:
-        self.length = 0
-        self._row = (config.num_key_value_heads, config.head_dim)
-        self._windows = [config.window(n) for n in range(config.num_hidden_layers)]
-        self.keys, self.values = ([np.empty((w, *self._row), dtype) for w in self._windows] for _ in range(2))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held for keys and values."""
-        return sum(a.nbytes for a in (*self.keys, *self.values))
-
-    def reserve(self, length: int) -> None:
-        """Makes room for positions below `length` in the full layers."""
-        for n, window in enumerate(self._windows):
-            have = self.keys[n].shape[0]
-            if window or have >= length:
-                continue
-            capacity = max(64, length, 2 * have if have < 16384 else have + 8192)
-            for held in (self.keys, self.values):
-                grown = np.empty((capacity, *self._row), held[n].dtype)
-                grown[: self.length] = held[n][: self.length]
-                held[n] = grown
-
-    def write(self, layer: int, start: int, k: npt.NDArray[Any], v: npt.NDArray[Any]) -> None:
-        """Stores keys and values (T, K, D) of positions start.. ; of a sliding layer the last `window` remain."""
-        window, count = self._windows[layer], k.shape[0]
-        if window == 0:
-            self.keys[layer][start : start + count] = k
-            self.values[layer][start : start + count] = v
-            return
-        kept = min(count, window)
-        slots = np.arange(start + count - kept, start + count) % window
-        self.keys[layer][slots] = k[count - kept :]
-        self.values[layer][slots] = v[count - kept :]
 
 
 @dataclass
@@ -125,7 +84,7 @@ class Model:
         self._embedding = pack.array("embedding.weight")
         self._layers = [_Layer.open(pack, n) for n in range(self.config.num_hidden_layers)]
         self._norm, self._unembedding = pack.array("norm.scale"), pack.matrix("unembedding.weight")
-        self._kv_dtype = np.float32 if self.precision == "float32" else np.uint16
+        self.pages = Pages(self.config, "float32" if self.precision == "float32" else "bf16")
         self._angles: dict[int, tuple[F32, F32]] = {}
         self._encoding: Encoding | None = None
 
@@ -140,22 +99,24 @@ class Model:
 
     def new_cache(self) -> Cache:
         """An empty cache for one sequence."""
-        return Cache(self.config, self._kv_dtype)
+        return self.pages.new_cache()
 
     def forward(self, spans: Sequence[Span]) -> list[F32]:
         """One step for several sequences; each cache grows by its span. Logits (n, V) float32 per span, n by `want`.
 
-        Raises ContextError, before anything is computed, when a sequence would pass the context; UserError for ids
-        that are not in the vocabulary and for empty spans.
+        Raises before anything is computed: ContextError when a sequence would pass the context, PagesFull when the
+        keys and values would pass their budget, UserError for ids that are not in the vocabulary and for empty spans.
         """
         ids, starts = self._check(spans)
+        wants = [(s.cache, len(s.ids)) for s in spans]
+        self.pages.reserve(wants)
+        paged = self.pages.step(wants)
         x = self._embed(ids)
         tables = [self._rotation(s.cache.length, len(s.ids)) for s in spans]
         cos, sin = (np.concatenate([t[i] for t in tables]) for i in (0, 1))
-        for span in spans:
-            span.cache.reserve(span.cache.length + len(span.ids))
         for n, layer in enumerate(self._layers):
-            self._attend(n, layer, x, cos, sin, spans, starts)
+            pool, place = self.pages.places[n]
+            self._attend(layer, x, cos, sin, paged[pool], place)
             self._think(layer, x)
         for span in spans:
             span.cache.length += len(span.ids)
@@ -183,6 +144,8 @@ class Model:
         for span in spans:
             if not len(span.ids):
                 raise UserError("There are no token ids to run; give at least one.")
+            if span.cache.pages is not self.pages:
+                raise UserError("A cache belongs to another model; use this model's new_cache().")
             self._room(span.cache.length + len(span.ids))
             starts.append(count)
             count += len(span.ids)
@@ -219,24 +182,13 @@ class Model:
         """Rows as this precision's matrix products take them."""
         return kernels.quantize(x) if self.precision == "int8" else kernels.pad(x, self.precision == "bf16")
 
-    def _attend(
-        self, n: int, layer: _Layer, x: F32, cos: F32, sin: F32, spans: Sequence[Span], starts: list[int]
-    ) -> None:
-        """x += attention of layer n; keys and values enter the caches."""
-        c = self.config
-        h = kernels.rms_norm(x, layer.attn_norm, c.rms_norm_eps)
+    def _attend(self, layer: _Layer, x: F32, cos: F32, sin: F32, pages: Paged, place: int) -> None:
+        """x += attention of one layer; keys and values enter its place in the pages."""
+        heads = self.config.num_attention_heads
+        h = kernels.rms_norm(x, layer.attn_norm, self.config.rms_norm_eps)
         qkv = kernels.linear(layer.qkv, self._acts(h), layer.qkv_bias)
-        k, v = kernels.rope(
-            qkv, cos, sin, c.num_attention_heads, c.num_key_value_heads, c.head_dim, self._kv_dtype
-        )
-        y = np.empty((x.shape[0], c.num_attention_heads * c.head_dim), np.float32)
-        for span, at in zip(spans, starts, strict=True):
-            rows, past = slice(at, at + len(span.ids)), span.cache.length
-            held = span.cache.keys[n], span.cache.values[n]
-            y[rows] = kernels.attention(
-                qkv[rows], c.num_attention_heads, (k[rows], v[rows]), held, past, layer.window, layer.sinks
-            )
-            span.cache.write(n, past, k[rows], v[rows])
+        kernels.rope(qkv, cos, sin, heads, pages, place)
+        y = kernels.attention(qkv, heads, pages, place, layer.window, layer.sinks)
         kernels.linear(layer.out, self._acts(y), layer.out_bias, into=x)
 
     def _think(self, layer: _Layer, x: F32) -> None:

@@ -23,9 +23,10 @@ from motet.kernels.layout import (
     matrix,
     tile_rows,
 )
+from motet.kernels.paged import KV_KINDS, PAGE, Paged, PageLayout, PageMemory
 
 __all__ = [
-    "BLOCK", "F32", "TILE", "Activations", "KernelError", "Matrix", "attention", "backend", "bf16_to_f32", "f32_to_bf16", "int8_rate",
+    "BLOCK", "F32", "KV_KINDS", "PAGE", "TILE", "Activations", "KernelError", "Matrix", "PageLayout", "PageMemory", "Paged", "attention", "backend", "bf16_to_f32", "f32_to_bf16", "int8_rate",
     "interleave_tiles", "isa", "isas", "linear", "matrix", "moe", "pad", "quantize", "read_rate", "rms_norm", "rope",
     "route", "selftest", "set_threads", "threads", "tile_rows", "use_isa",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from motet import kernels
 from motet.kernels import native, reference
 from motet.kernels.layout import BLOCK, F32, KINDS, TILE, Matrix, f32_to_bf16, interleave_tiles, tile_rows
+from motet.kernels.paged import KV_KINDS, PAGE, Paged, PageLayout, PageMemory
 
 EPS = 2.0**-23
 SIZES = (1, 2, 3, 29, 31, 32, 33, 64, 97)
@@ -111,45 +112,84 @@ def linear(rng: np.random.Generator, size: int) -> Iterator[Case]:
             yield into[0], into[1], bound + EPS * (np.abs(into[1]) + 8)
 
 
+def _pages(
+    rng: np.random.Generator, layout: PageLayout, spans: list[tuple[int, int]], window: int = 0
+) -> tuple[Paged, list[Array]]:
+    """Tables for spans of (tokens, start) over pages in random order: the history random, the rest not finite.
+
+    Also the bytes as they are now, to begin again with.
+    """
+    memory, rows, numbers, row = PageMemory(layout), [], [], 0
+    for tokens, start in spans:
+        first = max(0, start + 1 - window) // PAGE if window else 0
+        rows.append((row, tokens, start, first, -(-(start + tokens) // PAGE) - first))
+        row += tokens
+    total = sum(r[4] for r in rows)
+    while memory.pages < total:
+        memory.grow()
+    order = iter(rng.permutation(total))
+    for _, _, start, first, count in rows:
+        for n in range(first, first + count):
+            numbers.append(next(order))
+            page = memory.page(int(numbers[-1]))
+            page[:] = 0xFF
+            held = min(PAGE, start - n * PAGE)
+            for layer in range(layout.layers if held > 0 else 0):
+                k, v = (_normal(rng, held, layout.kv_heads, layout.head_dim) for _ in range(2))
+                layout.write(page, layer, 0, k, v)
+    paged = Paged(memory, np.array(rows, np.int64), np.array(numbers, np.int64))
+    return paged, [memory.page(n).copy() for n in range(total)]
+
+
 def rope(rng: np.random.Generator, size: int) -> Iterator[Case]:
-    dim, heads, kv = 2 * int(rng.choice((1, 4, 8, 15, 32))), 3, 2
-    tokens = 1 + size % 7
-    qkv = _normal(rng, tokens, (heads + 2 * kv) * dim)
-    angle = _normal(rng, tokens, dim // 2)
+    dim, heads, kv = 2 * int(rng.choice((1, 4, 8, 15, 16, 32))), 3, 2
+    spans = [(1 + size % 7, int(rng.integers(0, 150))), (1, 63), (size, 64)]
+    tokens = sum(t for t, _ in spans)
+    qkv, angle = _normal(rng, tokens, (heads + 2 * kv) * dim), _normal(rng, tokens, dim // 2)
     cos, sin = np.cos(angle), np.sin(angle)
-    ours, twin = qkv.copy(), qkv.copy()
-    a = native.rope(ours, cos, sin, heads, kv, dim, np.float32)
-    b = reference.rope(twin, cos, sin, heads, kv, dim, np.float32)
-    top = 4 * EPS * float(np.abs(qkv).max())
-    yield ours, twin, top
-    yield a[0], b[0], top
-    yield a[1], b[1], 0.0
+    for kind in KV_KINDS:
+        pages, before = _pages(rng, PageLayout(kind, 2, kv, dim), spans)
+        outs, held = [], []
+        for m in (native, reference):
+            for n, page in enumerate(before):
+                pages.memory.page(n)[:] = page
+            outs.append(qkv.copy())
+            m.rope(outs[-1], cos, sin, heads, pages, 1)
+            held.append(np.stack([pages.memory.page(n) for n in range(len(before))]))
+        top = 4 * EPS * float(np.abs(qkv).max())
+        yield outs[0], outs[1], top
+        # A last bit of the rotation may round to the neighbour in the pages, so they are compared as numbers.
+        step = {"bf16": 2.0**-7, "float32": 0.0, "int8": 1.01 / 127}[kind] * float(np.abs(qkv).max())
+        for ours, twin in zip(*held, strict=True):
+            for layer in (0, 1):
+                for a, b in zip(*(pages.memory.layout.read(h, layer) for h in (ours, twin)), strict=True):
+                    known = np.isfinite(b)
+                    yield np.isfinite(a), known, 0.0
+                    yield a[known], b[known], (top + step) * layer  # layer 0 is not touched
 
 
 def attention(rng: np.random.Generator, size: int) -> Iterator[Case]:
-    """Random history, window and head ratio. Scores are of order one, values of order one."""
+    """Random histories, windows and head ratios, several sequences at once. Scores and values are of order one."""
     kv, ratio, dim = (
         int(rng.choice((1, 2, 3))),
-        int(rng.choice((1, 2, 5, 8))),
-        int(rng.choice((2, 8, 30, 64))),
+        int(rng.choice((1, 2, 5, 7, 8))),
+        int(rng.choice((2, 8, 30, 64, 80))),
     )
-    heads, tokens = kv * ratio, 1 + size % 9
-    for dtype in (np.float32, np.uint16):
-        for window in (0, int(rng.choice((1, 2, 7, 64, 128)))):
-            start = int(rng.choice((0, 1, 5, 63, 64, 65, 130, 200)))
-            capacity = window if window else start + int(rng.integers(0, 9))
-            store = (
-                (lambda *s: f32_to_bf16(_normal(rng, *s)))
-                if dtype is np.uint16
-                else (lambda *s: _normal(rng, *s))
-            )
-            new = store(tokens, kv, dim), store(tokens, kv, dim)
-            cache = store(capacity, kv, dim), store(capacity, kv, dim)
+    heads = kv * ratio
+    for kind in KV_KINDS:
+        for window in (0, int(rng.choice((1, 2, 7, 64, 100, 128, 200)))):
+            starts = [int(s) for s in rng.choice((0, 1, 5, 63, 64, 65, 130, 200), 3)]
+            starts[1] = int(rng.choice((7, 1020, 1024)))
+            spans = [(int(t), s) for t, s in zip((1 + size % 9, 1, 1 + size % 70), starts, strict=True)]
+            pages, _ = _pages(rng, PageLayout(kind, 2, kv, dim), spans, window)
+            tokens = sum(t for t, _ in spans)
             q, sinks = _normal(rng, tokens, (heads + 2 * kv) * dim), 2 * _normal(rng, heads)
-            a, b = (m.attention(q, heads, new, cache, start, window, sinks) for m in (native, reference))
+            angle = np.zeros((tokens, dim // 2), np.float32)
+            reference.rope(q, np.cos(angle), np.sin(angle), heads, pages, 1)
+            a, b = (m.attention(q, heads, pages, 1, window, sinks) for m in (native, reference))
             # A score is a sum of `dim` products; its error multiplies a weight, and weights sum to at most one.
             score = EPS * (dim + 8) * float(np.abs(q).max()) * dim**0.5 * 5
-            yield a, b, (score + EPS * (start + tokens + 16)) * 5.0
+            yield a, b, (score + EPS * (max(starts) + tokens + 16)) * 5.0
 
 
 def route(rng: np.random.Generator, size: int) -> Iterator[Case]:

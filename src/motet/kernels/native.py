@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motet.kernels.layout import F32, KINDS, Matrix
+from motet.kernels.paged import KV_KINDS, Paged
 
 _native: Any = import_module("motet._native")
 Activations = Any  # _native.Activations
@@ -43,25 +44,23 @@ def linear(w: Matrix, a: Activations, bias: F32 | None = None, into: F32 | None 
     return out
 
 
-def rope(
-    qkv: F32, cos: F32, sin: F32, heads: int, kv_heads: int, head_dim: int, kv_dtype: npt.DTypeLike
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    k, v = (np.empty((qkv.shape[0], kv_heads, head_dim), kv_dtype) for _ in range(2))
-    _native.rope(qkv, cos, sin, heads, kv_heads, head_dim, k, v)
-    return k, v
+def _paged(p: Paged) -> Any:
+    if p._native is None:
+        layout = p.memory.layout
+        p._native = _native.paged(
+            KV_KINDS.index(layout.kind), layout.layers, layout.kv_heads, layout.head_dim, layout.unit,
+            p.memory.addresses(p.numbers), p.spans,
+        )  # fmt: skip
+    return p._native
 
 
-def attention(
-    q: F32,
-    heads: int,
-    new: tuple[npt.NDArray[Any], npt.NDArray[Any]],
-    cache: tuple[npt.NDArray[Any], npt.NDArray[Any]],
-    start: int,
-    window: int,
-    sinks: F32,
-) -> F32:
-    out = np.empty((q.shape[0], heads * new[0].shape[2]), np.float32)
-    _native.attention(q, heads, new[0], new[1], cache[0], cache[1], start, window, sinks, out)
+def rope(qkv: F32, cos: F32, sin: F32, heads: int, pages: Paged, layer: int) -> None:
+    _native.rope(qkv, cos, sin, heads, _paged(pages), layer)
+
+
+def attention(q: F32, heads: int, pages: Paged, layer: int, window: int, sinks: F32) -> F32:
+    out = np.empty((q.shape[0], heads * pages.memory.layout.head_dim), np.float32)
+    _native.attention(q, heads, _paged(pages), layer, window, sinks, out)
     return out
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motet.kernels.layout import BLOCK, F32, Matrix, bf16_to_f32, f32_to_bf16
+from motet.kernels.paged import PAGE, Paged
 
 
 @dataclass
@@ -89,49 +90,50 @@ def linear(w: Matrix, a: Activations, bias: F32 | None = None, into: F32 | None 
     return y.astype(np.float32, copy=False)
 
 
-def rope(
-    qkv: F32, cos: F32, sin: F32, heads: int, kv_heads: int, head_dim: int, kv_dtype: npt.DTypeLike
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Rotates q and k of qkv (T, (H+2K)D) in place, half-split form; returns this step's k and v (T, K, D).
+def rope(qkv: F32, cos: F32, sin: F32, heads: int, pages: Paged, layer: int) -> None:
+    """Rotates q and k of qkv (T, (H+2K)D) in place, half-split form; k and v enter `layer` of the pages.
 
-    cos, sin: (T, D/2), the YaRN concentration already in them. kv_dtype: float32, or uint16 for bf16 bit patterns.
+    cos, sin: (T, D/2), the YaRN concentration already in them. Rows are those of the spans of `pages`.
     """
-    x = qkv.reshape(qkv.shape[0], heads + 2 * kv_heads, head_dim)
-    a, b = x[:, : heads + kv_heads, : head_dim // 2].copy(), x[:, : heads + kv_heads, head_dim // 2 :].copy()
+    kv_heads, dim = pages.memory.layout.kv_heads, pages.memory.layout.head_dim
+    x = qkv.reshape(qkv.shape[0], heads + 2 * kv_heads, dim)
+    a, b = x[:, : heads + kv_heads, : dim // 2].copy(), x[:, : heads + kv_heads, dim // 2 :].copy()
     c, s = cos[:, None], sin[:, None]
-    x[:, : heads + kv_heads, : head_dim // 2] = a * c - b * s
-    x[:, : heads + kv_heads, head_dim // 2 :] = b * c + a * s
+    x[:, : heads + kv_heads, : dim // 2] = a * c - b * s
+    x[:, : heads + kv_heads, dim // 2 :] = b * c + a * s
     k, v = x[:, heads : heads + kv_heads], x[:, heads + kv_heads :]
-    if np.dtype(kv_dtype) == np.uint16:
-        return f32_to_bf16(k), f32_to_bf16(v)
-    return k.copy(), v.copy()
+    for row, tokens, start, first, numbers in pages.tables():
+        for t in range(tokens):
+            page = pages.memory.page(int(numbers[(start + t) // PAGE - first]))
+            rows = slice(row + t, row + t + 1)
+            pages.memory.layout.write(page, layer, (start + t) % PAGE, k[rows], v[rows])
 
 
-def attention(
-    q: F32,
-    heads: int,
-    new: tuple[npt.NDArray[Any], npt.NDArray[Any]],
-    cache: tuple[npt.NDArray[Any], npt.NDArray[Any]],
-    start: int,
-    window: int,
-    sinks: F32,
-) -> F32:
-    """Causal attention of q rows (T, >= H*D) at positions start.. over the cache and this step's own keys -> (T, H*D).
+def attention(q: F32, heads: int, pages: Paged, layer: int, window: int, sinks: F32) -> F32:
+    """Causal attention of q rows (T, >= H*D), the spans of `pages`, over the keys and values in `layer` of the pages -> (T, H*D).
 
-    new: k, v (T, K, D). cache: k, v (capacity, K, D), position p in slot p % capacity. window: 0 = all keys, else the
-    last `window` including self. A head's sink is one more score, not scaled, with no value behind it.
+    window: 0 = all keys, else the last `window` including self. A head's sink is one more score, not scaled, with no
+    value behind it.
     """
-    tokens, kv_heads, dim = new[0].shape
-    first = max(0, start - window + 1) if window else 0
-    slots = np.arange(first, start) % max(cache[0].shape[0], 1)
-    k, v = (np.concatenate([c[slots], n]) for c, n in zip(cache, new, strict=True))
-    if k.dtype == np.uint16:
-        k, v = bf16_to_f32(k), bf16_to_f32(v)
-    queries = q[:, : heads * dim].reshape(tokens, kv_heads, heads // kv_heads, dim) * np.float32(dim**-0.5)
-    scores = np.einsum("tkgd,skd->tkgs", queries, k)
-    at, key = np.arange(start, start + tokens)[:, None], np.arange(first, start + tokens)[None]
+    dim = pages.memory.layout.head_dim
+    out = np.empty((q.shape[0], heads * dim), np.float32)
+    for row, tokens, start, first, numbers in pages.tables():
+        held = [pages.memory.layout.read(pages.memory.page(int(n)), layer) for n in numbers]
+        k, v = (np.concatenate([h[i] for h in held])[: start + tokens - first * PAGE] for i in (0, 1))
+        rows = slice(row, row + tokens)
+        out[rows] = _attend(q[rows, : heads * dim], k, v, start, first * PAGE, window, sinks)
+    return out
+
+
+def _attend(q: F32, k: F32, v: F32, start: int, lowest: int, window: int, sinks: F32) -> F32:
+    """q (T, H*D) at positions start.. over keys and values (n, K, D) at positions lowest.. ."""
+    (tokens, heads), (_, kv_heads, dim) = (q.shape[0], sinks.size), k.shape
+    queries = q.reshape(tokens, kv_heads, heads // kv_heads, dim) * np.float32(dim**-0.5)
+    at, key = np.arange(start, start + tokens)[:, None], np.arange(lowest, lowest + k.shape[0])[None]
     allowed = (key <= at) & ((key > at - window) if window else True)
-    scores = np.where(allowed[:, None, None], scores, -np.inf)
+    met = allowed.any(axis=0)  # the rest of a page may hold anything
+    k, v, allowed = k[met], v[met], allowed[:, met]
+    scores = np.where(allowed[:, None, None], np.einsum("tkgd,skd->tkgs", queries, k), -np.inf)
     sink = sinks.reshape(1, kv_heads, -1, 1)
     top = np.maximum(scores.max(axis=-1, keepdims=True), sink)
     p = np.exp(scores - top)
