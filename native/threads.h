@@ -1,6 +1,7 @@
 // A small pool of threads that split a range of work items. Knows nothing of tensors.
-// Items are taken one at a time from a shared counter, so a thread that the system takes off its core does
-// not hold the others' shares; idle threads spin briefly, then sleep.
+// Each worker starts on its own contiguous share and takes items from its front, one at a time, so that it reads memory
+// in order and may fetch ahead; who is done takes from the back of another's share, so a thread that the system takes
+// off its core holds up one item and not its share. Idle threads spin briefly, then sleep.
 #pragma once
 #include <functional>
 

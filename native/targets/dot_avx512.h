@@ -26,6 +26,13 @@ static inline __m512i e2m1_codes() {
   return _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
 }
 
+// Weights come from memory in order. Reading further ahead than the hardware does, across page borders too, is worth a
+// fifth of the rate (docs/log.md); the second cache level is the place to wait in.
+constexpr int kAhead = 4096;
+static inline void ahead(const uint8_t* p, int bytes) {
+  for (int i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + kAhead + i), _MM_HINT_T1);
+}
+
 static void decode_mxfp4(const uint8_t* tile, int blocks, uint8_t* panel) {
   const __m512i codes = e2m1_codes(), low = _mm512_set1_epi8(15);
   for (int i = 0; i < blocks * 4; ++i) {
@@ -62,6 +69,7 @@ static void mxfp4_direct(const uint8_t* tile, const uint8_t* scales, int blocks,
   F acc[N];
   for (int t = 0; t < N; ++t) acc[t] = vset(0.0f);
   for (int b = 0; b < blocks; ++b, tile += 256) {
+    ahead(tile, 256);
     __m512i sum[N];
     for (int t = 0; t < N; ++t) sum[t] = _mm512_set1_epi32(-12 * tokens[t].sum[b]);
 #pragma GCC unroll 4
@@ -89,6 +97,7 @@ static void int8_direct(const uint8_t* tile, const uint8_t* scales, int blocks, 
   F acc[N];
   for (int t = 0; t < N; ++t) acc[t] = vset(0.0f);
   for (int b = 0; b < blocks; ++b, tile += 512) {
+    ahead(tile, 512);
     __m512i sum[N];
     for (int t = 0; t < N; ++t) sum[t] = _mm512_set1_epi32(-128 * tokens[t].sum[b]);
 #pragma GCC unroll 8
@@ -122,8 +131,10 @@ constexpr long kInt8OpsPerStep = 8L * 64 * 2;
 
 static uint64_t read_work(const uint8_t* data, size_t bytes) {
   __m512i sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
-  for (size_t i = 0; i + 256 <= bytes; i += 256)
+  for (size_t i = 0; i + 256 <= bytes; i += 256) {
+    ahead(data + i, 256);
     for (int k = 0; k < 4; ++k) sum[k] = _mm512_add_epi64(sum[k], load512(data + i + 64 * k));
+  }
   sum[0] = _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3]));
   return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm512_castsi512_si128(sum[0])));
 }
