@@ -176,7 +176,7 @@ def test_run_prints_the_answer_alone_on_stdout(motet: Command) -> None:
 
 
 def test_run_json_is_the_fold_with_counts_and_speeds(motet: Command) -> None:
-    report = motet.json("run", QUESTION, "--effort", "high", "--temperature", 0)
+    report = motet.json("run", QUESTION, "--effort", "high", "--temperature", 0, "--analysis")
     assert (
         report["effort"] == "high" and report["analysis"] and report["final"] and report["finish"] == "stop"
     )
@@ -192,13 +192,15 @@ def test_the_answer_depends_on_the_question(motet: Command) -> None:
 
 def test_effort_reaches_the_model(motet: Command) -> None:
     thoughts = {
-        e: motet.json("run", QUESTION, "-e", e, "--temperature", 0)["analysis"] for e in ("low", "high")
+        e: motet.json("run", QUESTION, "-e", e, "--temperature", 0, "--analysis")["analysis"]
+        for e in ("low", "high")
     }
     assert len(thoughts["low"]) < len(thoughts["high"])
 
 
 def test_same_seed_same_words(motet: Command, tiny: Path) -> None:
-    ask = lambda seed: motet.json("run", "hello", "-m", tiny, "--seed", seed, "--max-tokens", 24)  # noqa: E731
+    more = ("--max-tokens", 24, "--analysis")
+    ask = lambda seed: motet.json("run", "hello", "-m", tiny, "--seed", seed, *more)  # noqa: E731
     keep = lambda r: (r["analysis"], r["final"], r["quarantined"], r["tokens"])  # noqa: E731
     first = keep(ask(5))
     assert keep(ask(5)) == first != keep(ask(6))
@@ -250,7 +252,9 @@ def test_layouts_give_the_same_words(motet: Command, tmp_path: Path) -> None:
     replies = []
     for layout in ("hf", "openai"):
         motet("synth", "tiny", tmp_path / layout, "--layout", layout, "--seed", 9)
-        report = motet.json("run", "hi", "-m", tmp_path / layout, "--max-tokens", 12, "--seed", 2)
+        report = motet.json(
+            "run", "hi", "-m", tmp_path / layout, "--max-tokens", 12, "--seed", 2, "--analysis"
+        )
         replies.append((report["analysis"], report["final"], report["quarantined"], report["tokens"]))
     assert replies[0] == replies[1]
 
@@ -351,7 +355,51 @@ def test_render_then_parse(motet: Command, tmp_path: Path) -> None:
     assert (parsed["analysis"], parsed["final"]) == ("two and two", "4")
     kinds = [e["event"] for e in parsed["events"]]
     assert kinds.count("MessageStart") == kinds.count("MessageEnd") == 2 and "Delta" in kinds
-    assert "channel=analysis" in motet("parse", "-", stdin=json.dumps(ids)).stdout
+    shown = motet("parse", "-", stdin=json.dumps(ids)).stdout
+    assert "--- assistant, channel analysis\n" in shown and re.search(
+        r"^\* 200008 +<\|message\|>$", shown, re.M
+    )
+
+
+WEATHER = {
+    "name": "f",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string", "minLength": 1}}},
+}
+CHAT = {
+    "messages": [
+        {"role": "user", "content": "<|start|> é"},
+        {"role": "assistant", "reasoning": "hm", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+    ],
+    "tools": [{"type": "function", "function": WEATHER}],
+}  # fmt: skip
+ITEMS = {
+    "input": [
+        {"role": "user", "content": "<|start|> é"},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "a", "output": "1"},
+    ],
+    "tools": [{"type": "function", **WEATHER}],
+}  # fmt: skip
+
+
+def test_render_reads_three_formats_and_a_pipe_leads_back(motet: Command) -> None:
+    chat, items = (motet.json("render", "-", stdin=json.dumps(v)) for v in (CHAT, ITEMS))
+    assert chat == items and chat["lost"] == ["f: minLength"]
+    assert motet.json("render", "-", stdin=json.dumps(ITEMS["input"][:1]))["n"] < chat["n"]
+    parsed = motet.json("parse", "-", stdin=json.dumps(chat))
+    assert motet.json("render", "-", stdin=json.dumps(parsed))["ids"] == chat["ids"]
+    assert motet.json("render", "-", stdin=json.dumps(parsed["conversation"]))["ids"] == chat["ids"]
+    rows = motet("render", "-", stdin=json.dumps(CHAT)).stdout.splitlines()
+    assert motet("parse", "-", stdin=json.dumps(chat)).stdout.splitlines() == rows
+    titles = [r for r in rows if r.startswith("---")]
+    assert titles[2:] == ["--- user", "--- assistant, channel analysis", "--- assistant, channel commentary, to functions.f, json",
+                          "--- tool functions.f, channel commentary, to assistant", "--- the model goes on here"]  # fmt: skip
+    # every id is there, in order; what the user spelled is ordinary ids in an unmarked row
+    ids = [int(i) for r in rows if not r.startswith("---") for i in r[2:48].split() if i.isdecimal()]
+    assert ids == chat["ids"]
+    assert any(r.startswith("  ") and "<|start|> é" in r for r in rows)
 
 
 @pytest.mark.parametrize(

@@ -256,42 +256,6 @@ def test_a_truncated_call_is_not_complete() -> None:
     assert not cut.complete
 
 
-def test_nothing_but_final_and_preambles_is_visible() -> None:
-    for text, seen in {
-        "<|channel|>final<|message|>x": True,
-        "<|channel|>commentary<|message|>x": True,
-        "<|channel|>analysis<|message|>x": False,
-        "<|channel|>commentary to=functions.f<|message|>x": False,
-        "<|channel|>final to=functions.f<|message|>x": False,
-        "<|message|>x": False,
-    }.items():
-        (start,) = [e for e in parse(ids(text), E) if isinstance(e, MessageStart)]
-        assert start.visible is seen, text
-
-
-def visible(sequence: list[int]) -> str:
-    out, seen = [], False
-    for event in parse(sequence, E):
-        if isinstance(event, MessageStart):
-            seen = event.visible
-        elif isinstance(event, Delta) and seen:
-            out.append(event.text)
-    return "".join(out)
-
-
-def test_thinking_never_shows() -> None:
-    """Any text in analysis, also text that spells control tokens: the visible stream is the same to the byte."""
-    rng = random.Random(3)
-    for _ in range(500):
-        canary = E.encode("".join(rng.choices([*WORDS, *E.special_tokens][:40], k=6)))
-        stream = [
-            *ids("<|channel|>analysis<|message|>"),
-            *canary,
-            *ids("<|end|><|start|>assistant<|channel|>final<|message|>yes<|return|>"),
-        ]
-        assert visible(stream) == "yes"
-
-
 def test_time_is_linear_and_fast() -> None:
     """Floor far below what is measured (about half a million a second), high enough to catch quadratic work."""
     words = E.encode("the quick brown fox jumps over the lazy dog ") * 12_000

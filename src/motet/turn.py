@@ -7,13 +7,16 @@ nothing and keeps nothing.
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from motet.harmony import (
+    USUAL,
     Conversation,
+    Delta,
     DeveloperContent,
     Event,
     Folded,
@@ -21,6 +24,7 @@ from motet.harmony import (
     MessageEnd,
     MessageStart,
     Namespace,
+    Policy,
     StreamParser,
     SystemContent,
     ToolResult,
@@ -29,6 +33,7 @@ from motet.harmony import (
     render,
     render_message,
     resolve,
+    visible,
 )
 from motet.tools.base import Tool, ToolError
 
@@ -70,7 +75,8 @@ def run_turn(
 
     `tools` are declared to the model if the conversation does not do so yet. A call to a function that is declared but
     not among them ends the turn with finish "tool_calls"; a call to nothing that exists is answered with an error the
-    model reads. `params.max_tokens` bounds what is sampled in the whole turn. Closing the iterator stops the engine.
+    model reads. With `params.logprobs` each Delta carries those of its tokens. Nothing is hidden here: an outlet that
+    people see reads `visible(run_turn(...))`. `params.max_tokens` bounds what is sampled in the whole turn. Closing the iterator stops the engine.
     """
     conversation = declare(conversation, tools)
     declared = conversation.recipients()
@@ -78,7 +84,7 @@ def run_turn(
     ids = render(conversation, encoding, history=history)
     sampled = 0
     for step in range(MAX_CALLS + 1):
-        stretch = _Stretch(encoding)
+        stretch = _Stretch(encoding, params.logprobs is not None)
         yield from stretch.run(engine, ids, _params(params, step, sampled))
         ids, sampled = ids + stretch.sampled, sampled + len(stretch.sampled)
         call = stretch.call
@@ -106,8 +112,9 @@ def run_turn(
 class _Stretch:
     """Sampling up to a call or the end of the turn."""
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, encoding: Encoding, logprobs: bool = False) -> None:
         self.parser = StreamParser(encoding)
+        self._outs: deque[TokenOut] | None = deque() if logprobs else None  # tokens no event accounts for yet
         self.sampled: list[int] = []
         self.call: _Call | None = None
         self.finish = "stop"
@@ -120,26 +127,32 @@ class _Stretch:
         with closing(stream) if hasattr(stream, "close") else _nothing():  # type: ignore[type-var]
             for out in stream:
                 self.sampled.append(out.token)
+                if self._outs is not None:
+                    self._outs.append(out)
                 for event in self.parser.feed(out.token):
-                    self._note(event)
-                    yield event
+                    yield self._note(event)
                 if out.finish is not None:
                     self.finish = out.finish
                 if self.call is not None:
                     break
         for event in self.parser.finish():
-            self._note(event)
-            yield event
+            yield self._note(event)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: Event) -> Event:
         if isinstance(event, MessageStart):
             self._start, self._text = event, []
         elif isinstance(event, MessageEnd):
             if self._start is not None and self._start.is_call and event.stop in ("call", "end", "return"):
                 self.call = _Call(self._start, "".join(self._text))
             self._start = None
-        elif self._start is not None and hasattr(event, "text") and not hasattr(event, "reason"):
+        elif self._start is not None and isinstance(event, Delta):
             self._text.append(event.text)
+        if self._outs is None:
+            return event
+        outs = [self._outs.popleft() for _ in event.ids]
+        if not isinstance(event, Delta):
+            return event
+        return dataclasses.replace(event, logprobs=tuple((o.logprob, o.top_logprobs or ()) for o in outs))
 
 
 class _nothing:
@@ -215,13 +228,23 @@ class Usage:
     analysis: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reply:
-    """A finished turn."""
+    """A finished turn, for the program that asked: thinking, calls and results included.
+
+    What goes on to people passes through `shown`. `repr` shows no more than that, so that a log does not either.
+    """
 
     events: tuple[Event, ...]
     folded: Folded
     usage: Usage = field(default_factory=Usage)
+
+    def __repr__(self) -> str:
+        return f"Reply(final={self.final!r}, finish={self.finish!r}, usage={self.usage})"
+
+    def shown(self, policy: Policy = USUAL) -> tuple[Event, ...]:
+        """The events a user may see under a policy, as streaming would have sent them."""
+        return tuple(visible(self.events, policy))
 
     @property
     def final(self) -> str:
@@ -230,7 +253,7 @@ class Reply:
 
     @property
     def analysis(self) -> str:
-        """The thinking. Not meant for the user's eyes unfiltered."""
+        """The thinking: for the program, not for a user's eyes unfiltered (see `shown`)."""
         return self.folded.analysis
 
     @property
@@ -296,5 +319,5 @@ def _reply(
     thought, on = 0, False
     for e in said:
         on = e.channel == "analysis" if isinstance(e, MessageStart) else on
-        thought += len(e.ids) if on and hasattr(e, "text") else 0
+        thought += len(e.ids) if on and isinstance(e, Delta) else 0
     return Reply(events, folded, Usage(prompt, sum(len(e.ids) for e in said), thought))

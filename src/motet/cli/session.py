@@ -89,6 +89,9 @@ class Session:
         self.load_s = time.perf_counter() - began
         self.name = name
         self.timing = Timing()
+        self.counts: dict[
+            str | None, int
+        ] = {}  # tokens of content by channel; a count may be shown where text may not
         self.on_token: Callable[[int], None] | None = None
 
     def __enter__(self) -> Session:
@@ -99,15 +102,18 @@ class Session:
 
     def turn(self, conversation: Conversation, params: SamplingParams) -> Iterator[Event]:
         """The events of one assistant turn; `timing` is complete when they end."""
+        from motet.harmony import Delta, MessageStart
         from motet.turn import run_turn
 
-        self.timing = Timing()
+        self.timing, self.counts = Timing(), {}
         clock = Clock(self.engine, self.timing, self.on_token)
-        yield from run_turn(clock, conversation, self.encoding, params)
-
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
-        return len(self.encoding.encode(text))
+        channel = None
+        for event in run_turn(clock, conversation, self.encoding, params):
+            if isinstance(event, MessageStart):
+                channel = event.channel
+            elif isinstance(event, Delta):
+                self.counts[channel] = self.counts.get(channel, 0) + len(event.ids)
+            yield event
 
     def machine(self) -> dict[str, Any]:
         """What the figures depend on: precision, instruction set, threads."""

@@ -32,13 +32,9 @@ if TYPE_CHECKING:
 
 
 class Printer:
-    """Events to a person: what is meant for the user plain on stdout, thinking dimmed and labelled on stderr.
+    """Events that may be seen to a person: what is meant for the user plain on stdout, all else labelled on stderr."""
 
-    Only messages that are `visible` reach stdout; one without a channel is shown on stderr, whatever it says.
-    """
-
-    def __init__(self, analysis: bool) -> None:
-        self.analysis = analysis
+    def __init__(self) -> None:
         self.answering = False
         self.thinking = False
         self.line_open = False
@@ -65,17 +61,19 @@ class Printer:
             self.close()
         elif isinstance(event, Quarantined):
             self._end_line()
-            show.note(f"kept aside, {event.reason}: {show.visible(event.text)}")
+            show.note(f"kept aside, {event.reason}" + (f": {show.visible(event.text)}" if event.text else ""))
         elif isinstance(event, ToolResult):
             self.close()
             show.note(f"{event.name} answered: {show.safe(event.text)}")
 
     def _start(self, event: MessageStart) -> None:
+        from motet.harmony import USUAL
+
         self.close()
-        self.answering = event.visible
+        self.answering = USUAL.rule(event) == "show"
         call = f"call to {event.recipient}" if event.recipient else ""
         label = call or (event.channel if event.role == "assistant" else event.role) or "no channel"
-        self.thinking = not self.answering and (self.analysis or label != "analysis")
+        self.thinking = not self.answering
         if self.thinking:
             self._erase()
             show.note(f"{label}: ", end="")
@@ -136,14 +134,14 @@ def _rate(rate: float | None) -> str:
 def _turn(
     session: Session, conversation: Any, params: SamplingParams, analysis: bool, quiet: bool = False
 ) -> Folded:
-    """Runs and shows one turn; returns its fold."""
-    from motet.harmony import fold
+    """Runs one turn and shows what may be seen of it; returns the fold of that. All outlets stand behind the policy."""
+    from motet.harmony import ALL, USUAL, fold, visible
 
-    printer = Printer(analysis)
+    printer = Printer()
     session.on_token = None if quiet else printer.on_token
     events: list[Event] = []
     try:
-        for event in session.turn(conversation, params):
+        for event in visible(session.turn(conversation, params), ALL if analysis else USUAL):
             events.append(event)
             if not quiet:
                 printer.feed(event)
@@ -194,7 +192,7 @@ def run(
         folded = _turn(session, conversation, params, analysis, quiet=json)
         _remark(folded)
         if json:
-            show.emit(_report(session, folded, effort))
+            show.emit(_report(session, folded, effort, analysis))
         else:
             show.note(_speeds(session.timing, session))
 
@@ -207,17 +205,17 @@ def _conversation(messages: Iterable[tuple[str, str | None]], effort: Effort) ->
     )
 
 
-def _report(session: Session, folded: Folded, effort: Effort) -> dict[str, Any]:
-    """The fold of a turn with counts and speeds, for --json."""
+def _report(session: Session, folded: Folded, effort: Effort, analysis: bool) -> dict[str, Any]:
+    """What may be seen of a turn, with counts and speeds, for --json. `analysis` is null where it is hidden."""
     timing = session.timing
     return {
-        "model": session.name, "effort": effort, "analysis": folded.analysis, "commentary": folded.commentary,
+        "model": session.name, "effort": effort, "analysis": folded.analysis if analysis else None, "commentary": folded.commentary,
         "final": folded.final, "finish": folded.finish,
         "tool_calls": [{"recipient": c.recipient, "arguments": c.arguments} for c in folded.tool_calls],
         "other": [{"role": m.start.role, "channel": m.start.channel, "text": m.text} for m in _unsorted(folded)],
         "quarantined": [str(q) for q in folded.quarantined],
-        "tokens": {"prompt": timing.n_prompt, "sampled": timing.n_sampled, "analysis": session.count(folded.analysis),
-                   "final": session.count(folded.final)},
+        "tokens": {"prompt": timing.n_prompt, "sampled": timing.n_sampled, "analysis": session.counts.get("analysis", 0),
+                   "final": session.counts.get("final", 0)},
         "seconds": {"load": round(session.load_s, 4), "first_token": round(timing.first_s, 4),
                     "decode": round(timing.decode_s, 4)},
         "tokens_per_second": {"prefill": _rounded(timing.prefill_rate), "decode": _rounded(timing.decode_rate)},
@@ -273,6 +271,7 @@ def demo(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Another question.")] = None,
     model: ModelOption = "mini",
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Picks another question.")] = 0,
+    analysis: Annotated[bool, typer.Option("--analysis/--no-analysis", help="Show the thinking.")] = True,
     json: JsonOption = False,
 ) -> None:
     """The embedded model thinks about one question at low, medium and high effort."""
@@ -287,11 +286,11 @@ def demo(
             show.note(f"\n{show.paint(show.BOLD, f'effort {effort}')}", dim=False)
             conversation = _conversation([("user", text)], effort)
             folded = _turn(
-                session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis=True, quiet=json
+                session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis, quiet=json
             )
             _remark(folded)
             show.note(_speeds(session.timing, session))
-            reports.append(_report(session, folded, effort))
+            reports.append(_report(session, folded, effort, analysis))
         if json:
             show.emit({"prompt": text, "answer": answer, "replies": reports})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,7 +14,7 @@ from motet.cli.options import Effort, JsonOption
 from motet.errors import UserError
 
 if TYPE_CHECKING:
-    from motet.harmony import Conversation
+    from motet.harmony import Conversation, Event, MessageStart
     from motet.tokenizer import Encoding
 
 Vocabulary = Annotated[
@@ -48,6 +50,87 @@ def print_ids(encoding: Encoding, ids: list[int]) -> None:
         [str(n), str(i), "*" if encoding.is_special(i) else "", piece(encoding, i)] for n, i in enumerate(ids)
     ]
     show.table(rows, ["", "id", "", "piece"], right={0, 1})
+
+
+_IDS, _TEXT = 46, 60  # columns of ids and of text in a row
+
+
+def print_stretch(encoding: Encoding, ids: Sequence[int], mark: str = " ") -> None:
+    """Ids on the left, their text on the right. A control token stands in a row of its own, marked `*`, because text may
+    spell one too; other rows end with a line of the text, or where they are full."""
+    row: list[int] = []
+    for i in ids:
+        special = encoding.is_special(i)
+        if row and (special or not _fits(encoding, [*row, i]) or encoding.decode([row[-1]]).endswith("\n")):
+            _row(encoding, row, mark)
+            row = []
+        row.append(i)
+        if special:
+            _row(encoding, row, "*" if mark == " " else mark)
+            row = []
+    if row:
+        _row(encoding, row, mark)
+
+
+def _fits(encoding: Encoding, ids: list[int]) -> bool:
+    return len(" ".join(map(str, ids))) <= _IDS and len(show.visible(encoding.decode(ids))) <= _TEXT
+
+
+def _row(encoding: Encoding, ids: list[int], mark: str) -> None:
+    text = show.visible(encoding.decode(ids)) if len(ids) > 1 else piece(encoding, ids[0])
+    print(f"{mark} {' '.join(map(str, ids)):<{_IDS}}  {text}")
+
+
+def print_conversation(encoding: Encoding, ids: list[int], role: str | None) -> None:
+    """The ids of a prompt or of a completion, message by message."""
+    from motet.harmony import Delta, MessageEnd, MessageStart, Quarantined
+    from motet.harmony import parse as to_events
+
+    events = to_events(ids, encoding, role)
+    opening = role is None and _opening(encoding, events)
+    stretch: list[int] = []
+    inside = False
+    for n, event in enumerate(events):
+        if isinstance(event, MessageStart):
+            print(show.paint(show.BOLD, f"--- {_title(event)}", sys.stdout))
+            print_stretch(encoding, event.ids)
+            inside = True
+        elif isinstance(event, Delta):
+            stretch += event.ids
+        if stretch and not isinstance(events[n + 1] if n + 1 < len(events) else None, Delta):
+            print_stretch(encoding, stretch)
+            stretch = []
+        if isinstance(event, MessageEnd):
+            print_stretch(encoding, event.ids)
+            inside = False
+            if event.stop in ("boundary", "cut"):
+                print(f"  ({_STOPS[event.stop]})")
+        elif isinstance(event, Quarantined):
+            last = opening and n == len(events) - 1
+            title = "the model goes on here" if last else f"kept aside, {event.reason}"
+            if not inside:
+                print(show.paint(show.BOLD, f"--- {title}", sys.stdout))
+            print_stretch(encoding, event.ids, " " if last else "!")
+
+
+_STOPS = {"boundary": "its end token was skipped", "cut": "the stream ends here"}
+
+
+def _title(start: MessageStart) -> str:
+    words = [start.role if start.name is None else f"{start.role} {start.name}"]
+    words += [f"channel {start.channel}"] if start.channel else []
+    words += [f"to {start.recipient}"] if start.recipient else []
+    words += [start.content_type.removeprefix("<|constrain|>")] if start.content_type else []
+    return ", ".join(words) + (f"   (repaired: {', '.join(start.repairs)})" if start.repairs else "")
+
+
+def _opening(encoding: Encoding, events: Sequence[Event]) -> bool:
+    """Whether the stream ends as a prompt does: with `<|start|>` and a role."""
+    last = events[-1] if events else None
+    start = encoding.special("<|start|>")
+    if getattr(last, "reason", None) != "cut_in_header" or last is None or last.ids[0] != start:
+        return False
+    return encoding.decode(list(last.ids[1:])) in ("assistant", "user", "developer", "system")
 
 
 def legal_ids(value: Any, encoding: Encoding) -> list[int]:
@@ -114,76 +197,101 @@ def _ids_in(text: str) -> Any:
 
 
 def conversation_in(value: Any, effort: Effort | None) -> Conversation:
-    """A Conversation from chat JSON: a list of messages, or an object with messages, tools, reasoning_effort."""
+    """A Conversation from JSON: chat messages, Responses items, either as a whole request, or a Harmony conversation."""
     from motet.harmony import Conversation
+    from motet.harmony.wire import is_harmony
 
+    if isinstance(value, dict) and isinstance(value.get("conversation"), dict):  # what `parse --json` prints
+        value = value["conversation"]
+    if is_harmony(value):
+        return _with_effort(Conversation.from_harmony(value), effort)
     if isinstance(value, list):
-        value = {"messages": value}
-    if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
-        raise UserError('The conversation needs "messages": a list of {"role": ..., "content": ...}.')
-    chosen = effort or value.get("reasoning_effort") or value.get("effort") or "medium"
-    return Conversation.from_chat(value["messages"], tools=value.get("tools"), effort=chosen)
+        value = {"input": value} if any(_is_item(v) for v in value) else {"messages": value}
+    if not isinstance(value, dict) or not ("input" in value or isinstance(value.get("messages"), list)):
+        raise UserError(
+            'The conversation needs "messages" (or "input"): a list of {"role": ..., "content": ...}.'
+        )
+    if "input" in value:
+        return Conversation.from_responses({**value, "reasoning": {"effort": effort}} if effort else value)
+    chosen = effort or value.get("reasoning_effort") or value.get("effort")
+    return Conversation.from_chat({**value, "reasoning_effort": chosen} if chosen else value)
+
+
+def _is_item(value: Any) -> bool:
+    """Whether an element of a list is an item of the Responses API rather than a chat message."""
+    if not isinstance(value, dict) or "type" not in value:
+        return isinstance(value, dict) and "phase" in value
+    return True
+
+
+def _with_effort(conversation: Conversation, effort: Effort | None) -> Conversation:
+    from motet.harmony import Conversation, SystemContent
+
+    def changed(part: Any) -> Any:
+        return dataclasses.replace(part, effort=effort) if isinstance(part, SystemContent) else part
+
+    if effort is None:
+        return conversation
+    messages = conversation.messages
+    return Conversation(tuple(dataclasses.replace(m, content=tuple(map(changed, m.parts))) for m in messages))
 
 
 def render(
     file: Annotated[
-        str, typer.Argument(metavar="CONV.json", help="Chat messages as JSON, or - for standard input.")
+        str,
+        typer.Argument(
+            metavar="CONV.json",
+            help="Chat messages, Responses items or a Harmony conversation as JSON, or - for standard input.",
+        ),
     ],
     model: Vocabulary = "o200k_harmony",
     effort: Annotated[Effort | None, typer.Option("--effort", "-e", help="Overrides the file's.")] = None,
     history: Annotated[
-        Literal["spec", "parity"], typer.Option("--history", help="How old analysis is kept or dropped.")
+        Literal["spec", "parity", "keep"], typer.Option("--history", help="Which old analysis is dropped.")
     ] = "spec",
-    plain: Annotated[bool, typer.Option("--text", help="The prompt as text instead of a table.")] = False,
+    plain: Annotated[bool, typer.Option("--text", help="The prompt as text instead of rows.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """A conversation to the token ids a model sees."""
+    """A conversation to the token ids a model sees, ids and text side by side."""
     from motet.harmony import render as to_ids
 
     conversation = conversation_in(show.read_json(file), effort)
     encoding = encoding_of(model)
     ids = to_ids(conversation, encoding, history=history)
     if json:
-        show.emit({"encoding": encoding.name, "n": len(ids), "ids": ids, "text": encoding.decode(ids)})
-    elif plain:
+        show.emit({"encoding": encoding.name, "n": len(ids), "ids": ids, "text": encoding.decode(ids),
+                   "lost": list(conversation.lost)})  # fmt: skip
+        return
+    if plain:
         print(show.safe(encoding.decode(ids)))
-    else:
-        print_ids(encoding, ids)
-        show.note(f"{len(ids)} tokens of {encoding.name}")
+        return
+    print_conversation(encoding, ids, None)
+    show.note(f"{len(ids)} tokens of {encoding.name}")
+    if conversation.lost:
+        show.note(f"the model does not see: {', '.join(conversation.lost)}")
 
 
 def parse(
-    file: Annotated[
-        str, typer.Argument(metavar="IDS.json", help="Sampled ids as JSON, or - for standard input.")
-    ],
+    file: Annotated[str, typer.Argument(metavar="IDS.json", help="Ids as JSON, or - for standard input.")],
     model: Vocabulary = "o200k_harmony",
     json: JsonOption = False,
 ) -> None:
-    """Sampled token ids to events: which message, which channel, what text."""
-    from motet.harmony import fold
+    """Token ids to messages: who speaks, on which channel, ids and text side by side. Nothing is hidden."""
+    from motet.harmony import Conversation, fold, said
     from motet.harmony import parse as to_events
 
     encoding = encoding_of(model)
     ids = legal_ids(show.read_json(file), encoding)
-    events = to_events(ids, encoding)
-    folded = fold(events)
-    if json:
-        show.emit({"encoding": encoding.name, "n": len(ids), "events": [event_json(e) for e in events],
-                   "final": folded.final, "analysis": folded.analysis, "commentary": folded.commentary})  # fmt: skip
+    role = None if ids[:1] == [encoding.special("<|start|>")] else "assistant"
+    if not json:
+        print_conversation(encoding, ids, role)
+        show.note(f"{len(ids)} tokens of {encoding.name}")
         return
-    rows = []
-    for event in events:
-        fields = event_json(event)
-        kind = fields.pop("event")
-        rows.append(
-            [
-                kind,
-                ", ".join(
-                    f"{k}={show.visible(str(v))}" for k, v in fields.items() if v not in (None, "", [])
-                ),
-            ]
-        )
-    show.table(rows, ["event", ""])
+    events = to_events(ids, encoding, role)
+    folded = fold(events)
+    show.emit({"encoding": encoding.name, "n": len(ids), "events": [event_json(e) for e in events],
+               "final": folded.final, "analysis": folded.analysis, "commentary": folded.commentary,
+               "conversation": Conversation(said(events)).to_harmony()})  # fmt: skip
 
 
 def event_json(event: Any) -> dict[str, Any]:

@@ -10,16 +10,18 @@ from motet.harmony.events import (
     MessageStart,
     Quarantined,
     Spoken,
+    Summary,
     ToolCall,
     ToolResult,
     TurnDone,
     fold,
     ids_of,
 )
-from motet.harmony.messages import Conversation, DeveloperContent, Message, SystemContent, resolve
+from motet.harmony.messages import Conversation, DeveloperContent, Message, SystemContent, resolve, said
 from motet.harmony.parse import StreamParser, parse
 from motet.harmony.render import RenderError, render, render_message, render_training
-from motet.harmony.schema import Function, Namespace, tools_section, typescript
+from motet.harmony.schema import Function, Namespace, ResponseFormat, tools_section, typescript
+from motet.harmony.visible import ALL, USUAL, Policy, Visible, visible
 
 __all__ = [
     "BROWSER",
@@ -38,12 +40,18 @@ __all__ = [
     "Quarantined",
     "REASONS",
     "RenderError",
+    "ResponseFormat",
     "Spoken",
     "StreamParser",
+    "Summary",
     "SystemContent",
     "ToolCall",
     "ToolResult",
     "TurnDone",
+    "USUAL",
+    "ALL",
+    "Policy",
+    "Visible",
     "fold",
     "ids_of",
     "parse",
@@ -51,6 +59,8 @@ __all__ = [
     "render_message",
     "render_training",
     "resolve",
+    "said",
     "tools_section",
     "typescript",
+    "visible",
 ]

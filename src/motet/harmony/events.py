@@ -34,18 +34,18 @@ class MessageStart:
         """An assistant's message to a tool."""
         return self.role == "assistant" and self.recipient not in (None, "all")
 
-    @property
-    def visible(self) -> bool:
-        """Whether a user may see the content: `final`, and `commentary` without a recipient. Everything else is denied."""
-        return self.role == "assistant" and self.channel in ("final", "commentary") and self.recipient is None
+
+Logprob = tuple[float, tuple[tuple[int, float], ...]]
+"""The logarithm of a token's probability, and those of the likeliest tokens (id, logarithm), best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Text of the open message; whole characters only."""
+    """Text of the open message; whole characters only. `logprobs`: one an id where the turn asked for them."""
 
     text: str
     ids: Ids = ()
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,16 @@ class TurnDone:
     ids: Ids = ()
 
 
-Event = MessageStart | Delta | MessageEnd | Quarantined | ToolResult | TurnDone
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a policy shows in place of a message (see visible.py); no parser makes it."""
+
+    text: str
+    channel: str | None = None
+    ids: Ids = ()
+
+
+Event = MessageStart | Delta | MessageEnd | Quarantined | ToolResult | Summary | TurnDone
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,7 @@ class Folded:
     tool_calls: list[ToolCall] = field(default_factory=list)
     tool_results: list[ToolResult] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
+    summaries: list[Summary] = field(default_factory=list)
     messages: list[Spoken] = field(default_factory=list)
     finish: str | None = None
 
@@ -187,6 +197,8 @@ def fold(events: Iterable[Event]) -> Folded:
             out.quarantined.append(event)
         elif isinstance(event, ToolResult):
             out.tool_results.append(event)
+        elif isinstance(event, Summary):
+            out.summaries.append(event)
         else:
             out.finish = event.finish
     if start is not None:

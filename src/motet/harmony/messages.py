@@ -1,6 +1,7 @@
-"""Messages and conversations as values, and how chat messages become them.
+"""Messages and conversations as values. A Conversation is what render.py turns into ids.
 
-Knows who may say what where; knows no tokens. A Conversation is what render.py turns into ids.
+Knows who may say what where; knows no tokens. The formats of the two OpenAI APIs are read and written by chat.py and
+responses.py, the published library's JSON by wire.py; the names to call them by stand here.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from motet.errors import UsageError
-from motet.harmony.builtin import BUILTIN
-from motet.harmony.normal import normalise
-from motet.harmony.schema import Function, Namespace
+from motet.harmony.events import Delta, Event, MessageEnd, MessageStart, ToolResult
+from motet.harmony.schema import Namespace, ResponseFormat
 
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 CUTOFF = "2024-06"
@@ -35,10 +34,11 @@ class SystemContent:
 
 @dataclass(frozen=True)
 class DeveloperContent:
-    """Instructions (an empty text still prints its heading; None does not) and tools of the developer."""
+    """Instructions (an empty text still prints its heading; None does not), tools and response formats of the developer."""
 
     instructions: str | None = None
     namespaces: tuple[Namespace, ...] = ()
+    formats: tuple[ResponseFormat, ...] = ()
 
 
 Part = str | SystemContent | DeveloperContent
@@ -48,7 +48,8 @@ Part = str | SystemContent | DeveloperContent
 class Message:
     """One message. `name`: a tool's full name for role "tool", else an optional name of the author.
 
-    `call_id` ties a call to its result; the model never sees it.
+    `call_id` ties a call to its result. The model never sees it, so messages that differ in it alone are equal. A
+    content of several parts is a tuple; a tuple of one part is that part.
     """
 
     role: Role
@@ -57,7 +58,11 @@ class Message:
     recipient: str | None = None
     content_type: str | None = None
     name: str | None = None
-    call_id: str | None = None
+    call_id: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.content, tuple) and len(self.content) == 1:
+            object.__setattr__(self, "content", self.content[0])
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -85,43 +90,81 @@ class Conversation:
     @classmethod
     def from_chat(
         cls,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Mapping[str, Any]] | Mapping[str, Any],
         tools: Sequence[Mapping[str, Any]] | None = None,
         effort: str = "medium",
         *,
         date: str | None = None,
-        identity: str = IDENTITY,
+        identity: str | None = IDENTITY,
         cutoff: str | None = CUTOFF,
         builtin: Sequence[str] = (),
+        response_format: Mapping[str, Any] | None = None,
     ) -> Conversation:
-        """Chat Completions messages and function tools as Harmony.
+        """Chat Completions messages and tools as Harmony; `messages` may also be a whole request (see `to_chat`).
 
         The system message is Harmony's own; system and developer messages become developer instructions: those before
         the first other message are merged in order, later ones stand where they stood. `builtin` declares `browser` and
-        `python`. `date` is YYYY-MM-DD. UsageError for what cannot be said in Harmony.
+        `python`. `date` is YYYY-MM-DD. UsageError, naming the field, for what cannot be said in Harmony.
         """
-        if effort not in EFFORTS:
-            raise UsageError(f"There is no effort {str(effort)[:40]!r}; use low, medium or high.")
-        if date is not None:
-            _check_date(date)
-        system = SystemContent(identity, cutoff, date, effort, tuple(_builtin(b) for b in builtin))
-        lead = 0
-        while lead < len(messages) and _role(messages[lead]) in ("system", "developer"):
-            lead += 1
-        instructions = [text_of(m.get("content"), m) for m in messages[:lead]]
-        given = [function_of(t) for t in tools or ()]
-        seen = [(f, *(normalise(f.parameters) if f.parameters is not None else (None, ()))) for f in given]
-        functions = tuple(replace(f, parameters=p) for f, p, _ in seen)
-        lost = tuple(f"{f.name}: {word}" for f, _, words in seen for word in words)
-        spaces = (Namespace("functions", None, functions),) if functions else ()
-        out = [Message("system", system)]
-        if instructions or spaces:
-            text = "\n\n".join(instructions) if instructions else None
-            out.append(Message("developer", DeveloperContent(text, spaces)))
-        calls: dict[str, str] = {}
-        for m in messages[lead:]:
-            out += _chat_message(m, calls)
-        return cls(tuple(out), lost)
+        from motet.harmony import chat
+        from motet.harmony.outside import Settings
+
+        settings = Settings(effort, date, identity, cutoff, builtin)
+        return chat.read(messages, tools, response_format, settings)
+
+    @classmethod
+    def from_responses(
+        cls,
+        items: str | Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        instructions: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        effort: str = "medium",
+        *,
+        date: str | None = None,
+        identity: str | None = IDENTITY,
+        cutoff: str | None = CUTOFF,
+        builtin: Sequence[str] = (),
+        text_format: Mapping[str, Any] | None = None,
+    ) -> Conversation:
+        """Input items of the Responses API (or a text, or a whole request, see `to_responses`) as Harmony.
+
+        As `from_chat`; `instructions` stand before the system and developer items. Reasoning items stay where they
+        stand. `text_format` is the request's `text.format`.
+        """
+        from motet.harmony import responses
+        from motet.harmony.outside import Settings
+
+        settings = Settings(effort, date, identity, cutoff, builtin)
+        return responses.read(items, instructions, tools, text_format, settings)
+
+    @classmethod
+    def from_harmony(cls, value: Mapping[str, Any]) -> Conversation:
+        """The published library's JSON (`to_harmony`): every message as it is, nothing added."""
+        from motet.harmony import wire
+
+        return wire.read(value)
+
+    def to_chat(self) -> dict[str, Any]:
+        """A Chat Completions request: `messages`, `tools`, `reasoning_effort`, `response_format`.
+
+        `from_chat` of it is this conversation. What the API has no word for stands under the key "harmony" of the
+        request or of a tool call, or in messages with `channel`, `recipient`, `content_type` as Harmony has them.
+        """
+        from motet.harmony import chat
+
+        return chat.write(self)
+
+    def to_responses(self) -> dict[str, Any]:
+        """A Responses request: `input`, `instructions`, `tools`, `reasoning`, `text`. As `to_chat`."""
+        from motet.harmony import responses
+
+        return responses.write(self)
+
+    def to_harmony(self) -> dict[str, Any]:
+        """The published library's JSON."""
+        from motet.harmony import wire
+
+        return wire.write(self)
 
     def append(self, *messages: Message) -> Conversation:
         """A new conversation with these messages at its end."""
@@ -154,115 +197,25 @@ def resolve(recipient: str, declared: Iterable[str]) -> str | None:
     return None
 
 
-def function_of(tool: Any) -> Function:
-    """A function tool as Chat Completions ({"type": "function", "function": {...}}) or Responses (flat) write it."""
-    if not isinstance(tool, Mapping):
-        raise UsageError('A tool must be an object such as {"type": "function", "function": {"name": ...}}.')
-    if tool.get("type", "function") != "function":
-        raise UsageError(f"Tools of type {str(tool['type'])[:40]!r} are not known; use type 'function'.")
-    inner = tool.get("function", tool)
-    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
-        raise UsageError("A function tool needs a name; give it a text of letters, digits, _ or -.")
-    name, description, parameters = inner["name"], inner.get("description") or "", inner.get("parameters")
-    if not isinstance(description, str):
-        raise UsageError(f"The description of the tool {name[:64]!r} must be text.")
-    if parameters is not None and not isinstance(parameters, Mapping):
-        raise UsageError(f"The parameters of the tool {name[:64]!r} must be a JSON Schema object.")
-    return Function(name, description, parameters)
+def said(events: Iterable[Event]) -> tuple[Message, ...]:
+    """The messages a turn adds to its conversation: what the assistant said, to whom, and what tools answered.
 
-
-def text_of(content: Any, message: Mapping[str, Any]) -> str:
-    """Text of a chat message's content: a string, or a list of text parts."""
-    if isinstance(content, str):
-        return content
-    if content is None:
-        raise UsageError(f"A {message.get('role')} message has no content; give it a text.")
-    if not isinstance(content, list | tuple):
-        raise UsageError(f"The content of a {message.get('role')} message must be text or a list of parts.")
-    texts: list[str] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        key = "refusal" if kind == "refusal" else "text"
-        if kind not in ("text", "input_text", "output_text", "refusal") or not isinstance(part.get(key), str):
-            raise UsageError(
-                f"A content part of type {str(kind)[:40]!r} cannot be read; only text parts can."
-            )
-        texts.append(part[key])
-    return "".join(texts)
-
-
-def _role(message: Any) -> str:
-    role = message.get("role") if isinstance(message, Mapping) else None
-    if role not in ("system", "developer", "user", "assistant", "tool"):
-        raise UsageError(
-            f"A message has the role {str(role)[:40]!r}; use system, developer, user, assistant or tool."
-        )
-    return str(role)
-
-
-def _builtin(name: str) -> Namespace:
-    if name not in BUILTIN:
-        raise UsageError(f"There is no built-in tool {str(name)[:40]!r}; use browser or python.")
-    return BUILTIN[name]
-
-
-def _check_date(date: str) -> None:
-    from datetime import date as calendar
-
-    try:
-        exact = calendar.fromisoformat(date).isoformat() == date
-    except (TypeError, ValueError):
-        exact = False
-    if not exact:
-        raise UsageError(f"The date {str(date)[:40]!r} must be written YYYY-MM-DD.")
-
-
-def _chat_message(m: Mapping[str, Any], calls: dict[str, str]) -> list[Message]:
-    role = _role(m)
-    if role in ("system", "developer"):
-        return [Message("developer", DeveloperContent(text_of(m.get("content"), m)))]
-    if role == "user":
-        return [Message("user", text_of(m.get("content"), m))]
-    return [_tool_message(m, calls)] if role == "tool" else _assistant(m, calls)
-
-
-def _assistant(m: Mapping[str, Any], calls: dict[str, str]) -> list[Message]:
+    Quarantined ids are in none of them; `reply.events` has those. A call that was cut off is left out.
+    """
     out: list[Message] = []
-    thought = next((m[k] for k in ("reasoning", "reasoning_content", "thinking") if m.get(k)), None)
-    if thought is not None:
-        out.append(Message("assistant", text_of(thought, m), channel="analysis"))
-    wanted = m.get("tool_calls") or ()
-    if not isinstance(wanted, list | tuple):
-        raise UsageError("The tool_calls of an assistant message must be a list of tool calls.")
-    content = m.get("content")
-    if content is None and m.get("refusal"):
-        content = m["refusal"]
-    if content is not None and not (wanted and content == ""):
-        out.append(Message("assistant", text_of(content, m), channel="commentary" if wanted else "final"))
-    for call in wanted:
-        inner = call.get("function") if isinstance(call, Mapping) else None
-        if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
-            raise UsageError('A tool call needs {"function": {"name": ..., "arguments": ...}}.')
-        arguments = inner.get("arguments", "")
-        if not isinstance(arguments, str):
-            raise UsageError(f"The arguments of the call of {inner['name'][:64]!r} must be JSON as a text.")
-        call_id = call.get("id")
-        to = f"functions.{inner['name']}"
-        if isinstance(call_id, str):
-            calls[call_id] = to
-        out.append(Message("assistant", arguments, "commentary", to, "<|constrain|>json", None, call_id))
-    if not out:
-        raise UsageError("An assistant message has neither content nor tool_calls; give it one of them.")
-    return out
-
-
-def _tool_message(m: Mapping[str, Any], calls: dict[str, str]) -> Message:
-    call_id = m.get("tool_call_id")
-    name = calls.get(call_id) if isinstance(call_id, str) else None
-    if name is None and isinstance(m.get("name"), str):
-        name = f"functions.{m['name']}"
-    if name is None:
-        raise UsageError(
-            f"A tool message answers tool_call_id {str(call_id)[:64]!r}, which no assistant message before it made."
-        )
-    return Message("tool", text_of(m.get("content"), m), "commentary", "assistant", None, name, call_id)
+    start: MessageStart | None = None
+    text: list[str] = []
+    for event in events:
+        if isinstance(event, MessageStart):
+            start, text = event, []
+        elif isinstance(event, Delta):
+            text.append(event.text)
+        elif isinstance(event, ToolResult):
+            out.append(Message("tool", event.text, event.channel, "assistant", name=event.name))
+        elif isinstance(event, MessageEnd) and start is not None:
+            if not (start.is_call and event.stop in ("cut", "boundary")):
+                role: Any = start.role
+                header = (start.channel, start.recipient, start.content_type, start.name)
+                out.append(Message(role, "".join(text), *header))
+            start = None
+    return tuple(out)

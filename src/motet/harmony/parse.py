@@ -181,8 +181,11 @@ class StreamParser:
             reason = "no_message_token" if self._marked() or not self._fresh else "no_markup"
             if not self._held:
                 reason = "stray_stop"
+            said = self._show(self._held)
             self._held.append(stop)
-            return [self._quarantine(reason)]
+            item = self._quarantine(reason)
+            # a reply without markup may be shown as an answer (visible.py), and its end is no part of the words
+            return [Quarantined(item.ids, said, reason) if reason == "no_markup" else item]
         head, body = self._held[:cut], self._held[cut:]
         text = self._encoding.decode_bytes(body).decode("utf-8", "replace")
         start = MessageStart("assistant", "analysis", repairs=("no_message_token",), ids=tuple(head))

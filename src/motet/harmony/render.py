@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from motet.errors import UsageError
 from motet.harmony.messages import EFFORTS, Conversation, DeveloperContent, Message, Part, SystemContent
 from motet.harmony.parse import CHANNELS, CONSTRAIN, ROLES
-from motet.harmony.schema import Namespace, tools_section
+from motet.harmony.schema import Namespace, formats_section, tools_section
 
 if TYPE_CHECKING:
     from motet.tokenizer import Encoding
@@ -143,6 +143,8 @@ def _check_part(m: Message, part: Part) -> None:
             raise RenderError(
                 f"Developer content stands in a {m.role} message; put it into a developer message."
             )
+        for f in part.formats:
+            _legal(f.name, _NAME, "name of a response format")
     else:
         raise RenderError(f"A {m.role} message holds a {type(part).__name__}; contents are text.")
     for ns in part.namespaces:
@@ -225,4 +227,6 @@ def _developer(c: DeveloperContent) -> str:
     sections = [] if c.instructions is None else ["# Instructions", c.instructions]
     if c.namespaces:
         sections.append(tools_section(c.namespaces))
+    if c.formats:
+        sections.append(formats_section(c.formats))
     return "\n\n".join(sections)

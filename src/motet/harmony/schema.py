@@ -18,11 +18,22 @@ Schema = (
 
 @dataclass(frozen=True)
 class Function:
-    """One callable of a namespace. `parameters` is a JSON Schema; None means it takes nothing."""
+    """One callable of a namespace. `parameters` is the JSON Schema the model is shown; None: it takes nothing.
+
+    `strict`: arguments must obey the schema. `given` is the schema as it came, where `parameters` was rewritten for the
+    model's eyes (normal.py); arguments are held to that one.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] | None = None
+    strict: bool = False
+    given: Mapping[str, Any] | None = None
+
+    @property
+    def enforced(self) -> Mapping[str, Any] | None:
+        """The schema that arguments are held to."""
+        return self.parameters if self.given is None else self.given
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,25 @@ class Namespace:
     name: str
     description: str | None = None
     functions: tuple[Function, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class ResponseFormat:
+    """A JSON Schema the final answer should obey; named in the developer message, enforced only by the grammar."""
+
+    name: str
+    schema: Mapping[str, Any]
+    description: str = ""
+    strict: bool = False
+
+
+def formats_section(formats: Iterable[ResponseFormat]) -> str:
+    """`# Response Formats` with every format (openai/harmony, docs/format.md, "Structured output")."""
+    return "\n\n".join(["# Response Formats", *map(_format, formats)])
+
+
+def _format(f: ResponseFormat) -> str:
+    return "\n".join([f"## {f.name}\n", *(f"// {line}" for line in lines(f.description)), dump(f.schema)])
 
 
 def tools_section(namespaces: Iterable[Namespace]) -> str:
@@ -184,7 +214,9 @@ def dump(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int):
-        return str(value) if -(1 << 63) <= value < 1 << 64 else _float(float(value))
+        if -(1 << 63) <= value < 1 << 64:
+            return str(value)
+        return _float(float(value) if value.bit_length() < 1024 else float("inf"))
     if isinstance(value, float):
         return _float(value)
     if isinstance(value, Mapping):
