@@ -21,6 +21,7 @@ import numpy as np
 
 from motet.engine import Engine, SamplingParams
 from motet.engine.sampling import Counts, sample
+from motet.kvcache import Pages
 
 KINDS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
@@ -60,14 +61,32 @@ class Idle:
     """A model that computes nothing: what a step takes is the engine's own time, sampling of 32 logits included."""
 
     def __init__(self) -> None:
-        self.config = SimpleNamespace(vocab_size=32, max_position_embeddings=10**6, eos_token_ids=())
-        self.row = np.zeros((1, 32), np.float32)
+        self.config = SimpleNamespace(
+            vocab_size=32, max_position_embeddings=10**6, eos_token_ids=(), num_hidden_layers=2, num_key_value_heads=1,
+            head_dim=32, window=lambda layer: 0 if layer else 128,
+        )  # fmt: skip
 
-    def new_cache(self) -> object:
-        return object()
+    def new_pages(self, budget: int | None = None) -> Pages:
+        return Pages(self.config, "bf16", budget)  # type: ignore[arg-type]
 
-    def forward(self, spans: Any) -> list[Any]:
-        return [self.row for _ in spans]
+    def begin(self, spans: Any, record: bool = False) -> IdlePass:
+        return IdlePass(spans)
+
+
+class IdlePass:
+    """Positions are reserved and counted, nothing else."""
+
+    layer_s, routes = 0.0, None
+    row = np.zeros((1, 32), np.float32)
+
+    def __init__(self, spans: Any) -> None:
+        self.spans, self.logits = spans, [self.row.repeat(len(s.ids), 0) for s in spans]
+        spans[0].cache.pages.reserve([(s.cache, len(s.ids)) for s in spans])
+
+    def run(self, seconds: float = 0) -> bool:
+        for s in self.spans:
+            s.cache.length += len(s.ids)
+        return True
 
 
 def overhead(batch: int, tokens: int = 1000) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import threading
 import time
@@ -28,8 +29,11 @@ def plain(model: Any, prompt: list[int], p: SamplingParams) -> list[int]:
     ids, room = list(prompt), model.config.max_position_embeddings - len(prompt)
     stop = model.config.eos_token_ids if p.stop_token_ids is None else p.stop_token_ids
     counts, out = Counts(frozenset(prompt)), []
+    limits = p.constraint() if p.constraint else None
     for n in range(min(room, p.max_tokens or room)):
-        token = sample(model.row(ids), p, counts, p.seed or 0, n).token
+        token = sample(
+            model.row(ids), p, counts, p.seed or 0, n, None if limits is None else limits.mask()
+        ).token
         counts.add(token)
         ids.append(token)
         out.append(token)
@@ -88,7 +92,7 @@ def test_same_tokens_alone_or_in_any_company(seed: int, batch: int, chunk: int, 
     assert all(len(w) <= batch for w in model.widths)
 
 
-def test_steps_mix_prompts_with_decoding_within_their_limits() -> None:
+def test_a_stream_goes_on_between_the_layers_of_anothers_prompt() -> None:
     model = ToyModel(context=300)
     with Engine(model, max_batch=4, prefill_chunk=32, prefill_beside=8) as engine:
         with held(model):
@@ -97,9 +101,10 @@ def test_steps_mix_prompts_with_decoding_within_their_limits() -> None:
                 time.sleep(0.001)
             second = engine.submit(list(range(40)), SamplingParams(max_tokens=5, seed=2))
         assert len(list(second)) == 5 and len(list(first)) == 60
-    mixed = [w for w in model.widths if len(w) == 2 and max(w) > 1]
-    assert [max(w) for w in mixed] == [8] * 5
-    assert all(w.count(1) >= 1 for w in mixed)
+    passes = [n for n, w in enumerate(model.widths) if max(w) > 1]
+    assert [model.widths[n] for n in passes] == [[8]] * 5
+    # A pass pauses between layers, so the stream goes on within it, too.
+    assert all(model.widths[a + 1 : b].count([1]) >= 2 for a, b in itertools.pairwise(passes))
 
 
 def test_first_come_first_served() -> None:
@@ -174,10 +179,12 @@ def test_a_failing_step_ends_its_cause_only() -> None:
         asks = [([n, n + 1, n + 2], SamplingParams(seed=n, max_tokens=25, logit_bias=ban)) for n in range(5)]
         with held(model):
             good = [engine.submit(*a) for a in asks]
-            bad = engine.submit([1, 2, 3, 4, 5, 49, 6], SamplingParams(seed=1))
-        with pytest.raises(RuntimeError, match="poison"):
-            list(bad)
-        assert bad.finish == "error"
+            bad = engine.submit([1, 2, 3], SamplingParams(seed=1, logit_bias={49: 1000.0}))
+            worse = engine.submit([1, 2, 3, 4, 5, 49, 6], SamplingParams(seed=1))
+        for r in (bad, worse):
+            with pytest.raises(RuntimeError, match="poison"):
+                list(r)
+            assert r.finish == "error"
         for r, (ids, p) in zip(good, asks, strict=True):
             assert [o.token for o in r] == plain(model, ids, p)
         assert any(r.stats.recomputed_tokens for r in good)
@@ -258,8 +265,11 @@ def test_closing_reaches_those_who_wait() -> None:
 
 def test_a_fault_of_the_engine_itself_reaches_everybody() -> None:
     class Broken(ToyModel):
-        def forward(self, spans: Any) -> Any:
-            return super().forward(spans)[:-1]
+        def begin(self, spans: Any, record: bool = False) -> Any:
+            step = super().begin(spans, record)
+            run = step.run
+            step.run = lambda seconds=1e9: run(seconds) and not step.logits.clear()  # type: ignore[method-assign]
+            return step
 
     with Engine(Broken()) as engine:
         with pytest.raises(ValueError):

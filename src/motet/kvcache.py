@@ -212,7 +212,7 @@ class Pages:
     """All pages of one model, in one Pool per window, under one budget in bytes (None: no limit)."""
 
     def __init__(self, config: ModelConfig, kind: str = "bf16", budget: int | None = None) -> None:
-        self.kind, self.budget = kind, budget
+        self.config, self.kind, self.budget = config, kind, budget
         by_window: dict[int, list[int]] = {}
         for n in range(config.num_hidden_layers):
             by_window.setdefault(config.window(n), []).append(n)

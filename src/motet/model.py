@@ -9,7 +9,9 @@ Architecture: gpt-oss model card (arXiv 2508.10925), section 2.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from motet.kernels import F32, Activations, Matrix, Paged, bf16_to_f32
 from motet.kvcache import Cache, Pages, PagesFull
 from motet.pack import Pack, Progress, ensure_pack
 
-__all__ = ["Cache", "ContextError", "Model", "Pages", "PagesFull", "Span", "load"]
+__all__ = ["Cache", "ContextError", "Model", "Pages", "PagesFull", "Pass", "Span", "load"]
 
 if TYPE_CHECKING:
     from motet.tokenizer import Encoding
@@ -84,7 +86,7 @@ class Model:
         self._embedding = pack.array("embedding.weight")
         self._layers = [_Layer.open(pack, n) for n in range(self.config.num_hidden_layers)]
         self._norm, self._unembedding = pack.array("norm.scale"), pack.matrix("unembedding.weight")
-        self.pages = Pages(self.config, "float32" if self.precision == "float32" else "bf16")
+        self.pages = self.new_pages()  # of the caches that new_cache makes
         self._angles: dict[int, tuple[F32, F32]] = {}
         self._encoding: Encoding | None = None
 
@@ -97,6 +99,10 @@ class Model:
             self._encoding = load_encoding(self.folder)
         return self._encoding
 
+    def new_pages(self, budget: int | None = None) -> Pages:
+        """Memory for keys and values of its own, of at most `budget` bytes; whoever runs a thread of its own makes some."""
+        return Pages(self.config, "float32" if self.precision == "float32" else "bf16", budget)
+
     def new_cache(self) -> Cache:
         """An empty cache for one sequence."""
         return self.pages.new_cache()
@@ -107,20 +113,13 @@ class Model:
         Raises before anything is computed: ContextError when a sequence would pass the context, PagesFull when the
         keys and values would pass their budget, UserError for ids that are not in the vocabulary and for empty spans.
         """
-        ids, starts = self._check(spans)
-        wants = [(s.cache, len(s.ids)) for s in spans]
-        self.pages.reserve(wants)
-        paged = self.pages.step(wants)
-        x = self._embed(ids)
-        tables = [self._rotation(s.cache.length, len(s.ids)) for s in spans]
-        cos, sin = (np.concatenate([t[i] for t in tables]) for i in (0, 1))
-        for n, layer in enumerate(self._layers):
-            pool, place = self.pages.places[n]
-            self._attend(layer, x, cos, sin, paged[pool], place)
-            self._think(layer, x)
-        for span in spans:
-            span.cache.length += len(span.ids)
-        return self._logits(x, spans, starts)
+        step = self.begin(spans)
+        step.run()
+        return step.logits
+
+    def begin(self, spans: Sequence[Span], record: bool = False) -> Pass:
+        """A forward pass that may pause between layers; raises as `forward` does. With `record`, it keeps its routes."""
+        return Pass(self, spans, record)
 
     def logits(self, ids: Sequence[int]) -> F32:
         """Teacher-forced logits (T, V) float32 of every position of one sequence."""
@@ -144,8 +143,12 @@ class Model:
         for span in spans:
             if not len(span.ids):
                 raise UserError("There are no token ids to run; give at least one.")
-            if span.cache.pages is not self.pages:
+            if span.cache.pages.config is not self.config:
                 raise UserError("A cache belongs to another model; use this model's new_cache().")
+            if span.cache.pages is not spans[0].cache.pages:
+                raise UserError(
+                    "The caches of a step come from different Pages; run them in steps of their own."
+                )
             self._room(span.cache.length + len(span.ids))
             starts.append(count)
             count += len(span.ids)
@@ -191,8 +194,8 @@ class Model:
         y = kernels.attention(qkv, heads, pages, place, layer.window, layer.sinks)
         kernels.linear(layer.out, self._acts(y), layer.out_bias, into=x)
 
-    def _think(self, layer: _Layer, x: F32) -> None:
-        """x += mixture of experts."""
+    def _think(self, layer: _Layer, x: F32) -> npt.NDArray[np.int32]:
+        """x += mixture of experts; the experts (T, k) each row went to."""
         c = self.config
         h = kernels.rms_norm(x, layer.mlp_norm, c.rms_norm_eps)
         exact = kernels.pad(h, self.precision == "bf16")
@@ -202,6 +205,7 @@ class Model:
             x, acts, ids, weights, layer.w1, layer.b1, layer.w2, layer.b2, c.swiglu_alpha, c.swiglu_limit,
             self.precision == "bf16",
         )  # fmt: skip
+        return ids
 
     def _logits(self, x: F32, spans: Sequence[Span], starts: list[int]) -> list[F32]:
         picks: list[list[int]] = []
@@ -215,6 +219,69 @@ class Model:
         y = kernels.linear(self._unembedding, self._acts(h))
         ends = np.cumsum([len(p) for p in picks])
         return [y[end - len(p) : end] for p, end in zip(picks, ends, strict=True)]
+
+
+class Pass:
+    """A forward pass under way. It may pause between layers while others run: its rows keep their bits.
+
+    Its caches belong to it until it has ended, and grow only then. `routes` (T, layers, k) are the experts of each row.
+    """
+
+    def __init__(self, model: Model, spans: Sequence[Span], record: bool) -> None:
+        self.spans, self.logits = list(spans), list[F32]()
+        self.layer_s = 0.0  # seconds of the latest layer
+        self._model, self._at = model, 0
+        self._record: list[npt.NDArray[np.int32]] | None = [] if record else None
+        ids = model._check(self.spans)[0]
+        if self.spans:
+            self.spans[0].cache.pages.reserve((s.cache, len(s.ids)) for s in self.spans)
+        self._x = model._embed(ids)
+        self._place()
+
+    def _place(self) -> None:
+        """Where the rows of each span are, and where their keys and values go."""
+        lengths = [len(s.ids) for s in self.spans]
+        self._starts = [sum(lengths[:n]) for n in range(len(lengths))]
+        if self.spans:
+            pages = self.spans[0].cache.pages
+            self._paged = pages.step([(s.cache, len(s.ids)) for s in self.spans])
+            tables = [self._model._rotation(s.cache.length, len(s.ids)) for s in self.spans]
+            self._cos, self._sin = (np.concatenate([t[i] for t in tables]) for i in (0, 1))
+
+    def run(self, seconds: float = math.inf) -> bool:
+        """Goes on for about so long, at least one layer; whether it has ended, so that `logits` are there."""
+        model, began = self._model, time.perf_counter()
+        now = began
+        while self.spans and self._at < len(model._layers):
+            if now > began and now - began + self.layer_s > seconds:
+                return False
+            pool, place = self.spans[0].cache.pages.places[self._at]
+            layer = model._layers[self._at]
+            model._attend(layer, self._x, self._cos, self._sin, self._paged[pool], place)
+            routes = model._think(layer, self._x)
+            if self._record is not None:
+                self._record.append(routes)
+            self._at += 1
+            self.layer_s, now = time.perf_counter() - now, time.perf_counter()
+        if not self.logits:
+            for span in self.spans:
+                span.cache.length += len(span.ids)
+            self.logits = model._logits(self._x, self.spans, self._starts)
+        return True
+
+    @property
+    def routes(self) -> npt.NDArray[np.int32] | None:
+        """Experts (T, layers, k) of all rows so far, when they are recorded."""
+        return np.stack(self._record, 1) if self._record else None
+
+    def drop(self, cache: Cache) -> None:
+        """Leaves one sequence out from here on; its cache is as it was before."""
+        keep = np.concatenate([np.full(len(s.ids), s.cache is not cache) for s in self.spans])
+        self.spans = [s for s in self.spans if s.cache is not cache]
+        self._x = np.ascontiguousarray(self._x[keep])
+        if self._record is not None:
+            self._record = [r[keep] for r in self._record]
+        self._place()
 
 
 def load(

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from motet.engine.constraint import Constraint
+from motet.engine.loops import Loops
 from motet.errors import UsageError
 
 
@@ -35,7 +36,8 @@ class SamplingParams:
     sampled tokens only, as in the OpenAI API. logit_bias adds to logits by token id; -inf forbids a token. seed None
     draws one, which the request's stats name. max_tokens None means up to the end of the context. stop_token_ids None
     means the model's own. logprobs N asks for the N likeliest tokens beside each sampled one. constraint makes a fresh
-    object with mask() and advance(token) for each sequence (see constraint.py).
+    object with mask() and advance(token) for each sequence (see constraint.py). loops says what to do about a reply that
+    goes round in circles (see loops.py); None does not look.
     """
 
     temperature: float = 1.0
@@ -51,6 +53,7 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] | None = None
     logprobs: int | None = None
     constraint: Callable[[], Constraint] | None = None
+    loops: Loops | None = None
 
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, "0 (greedy) or a positive number", 0)
@@ -68,6 +71,8 @@ class SamplingParams:
             _integer("max_tokens", self.max_tokens, "at least 1, or None for the rest of the context", 1)
         if self.logprobs is not None:
             _integer("logprobs", self.logprobs, "0 or more, or None", 0)
+        if self.loops is not None and not isinstance(self.loops, Loops):
+            raise UsageError(f"loops is {self.loops!r}; give a Loops, or None.")
         if self.constraint is not None and not callable(self.constraint):
             raise UsageError(
                 "constraint is not callable; give a function that makes an object with mask() and advance(token)."
@@ -98,7 +103,12 @@ class SamplingParams:
 
     def check_vocabulary(self, size: int) -> None:
         """Raises UsageError when a token id named here is not below `size`."""
-        for name, ids in (("logit_bias", self.logit_bias), ("stop_token_ids", self.stop_token_ids or ())):
+        close = self.loops.close if self.loops else ()
+        for name, ids in (
+            ("logit_bias", self.logit_bias),
+            ("stop_token_ids", self.stop_token_ids or ()),
+            ("loops", close),
+        ):
             for token in ids:
                 if token >= size:
                     raise UsageError(f"{name} names token {token}; this model's vocabulary has {size}.")

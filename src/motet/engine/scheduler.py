@@ -1,31 +1,38 @@
-"""Who runs in the next step, and with how many tokens. Knows sequences and counts; no model, threads or sampling.
+"""Who runs, and how many tokens of which prompt come next. Knows sequences and counts; no model, memory or threads.
 
-Continuous batching: every sequence that is decoding takes one token in every step; what is left of prompts shares
-`prefill_chunk` tokens a step, first come, first served. While somebody is decoding, prompts get `prefill_beside` tokens
-instead, so that a long prompt does not stall the streams beside it. No result depends on any of this: the model gives a
-row the same bits whatever its batch and its chunks.
+Continuous batching: every sequence with one id to run takes a step together with all others like it; prompts go through the
+model in chunks between those steps. No result depends on any of this: the model gives a row the same bits whatever its batch
+and its chunks.
+
+A free place goes to the most urgent priority; of equals to the client that holds the fewest places, then to the one that
+was served the fewest tokens (Sheng et al. 2024, Fairness in Serving Large Language Models, arXiv 2401.00588: a client that
+was idle joins at the level of the least served, so that idling saves nothing up), then to who came first.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
 from dataclasses import dataclass
 
 from motet.engine.sequence import Sequence
 
+SAMPLED = 2  # what a sampled token weighs beside a prompt token in a client's account, as in the paper
+CLIENTS = 10_000  # accounts kept at most
+
 
 @dataclass(frozen=True)
 class Work:
-    """The next `count` ids of a sequence; `samples` when they are its last, so that a token follows."""
+    """The next ids to run of a sequence: its own, and drafts behind them. `samples` when a token follows."""
 
     sequence: Sequence
     count: int
+    drafts: tuple[int, ...] = ()
 
     @property
     def ids(self) -> list[int]:
         """The ids to run."""
         done = self.sequence.done
-        return self.sequence.ids[done : done + self.count]
+        return [*self.sequence.ids[done : done + self.count], *self.drafts]
 
     @property
     def samples(self) -> bool:
@@ -34,46 +41,99 @@ class Work:
 
 
 class Scheduler:
-    """Waiting and running sequences, in the order they came."""
+    """Waiting and running sequences, and what each client has had."""
 
-    def __init__(self, max_batch: int, prefill_chunk: int, prefill_beside: int) -> None:
-        self.max_batch, self.prefill_chunk, self.prefill_beside = max_batch, prefill_chunk, prefill_beside
-        self.waiting: deque[Sequence] = deque()
+    def __init__(self, max_batch: int, prefill_chunk: int) -> None:
+        self.max_batch, self.prefill_chunk = max_batch, prefill_chunk
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
+        self.full = False  # memory ran out: nobody joins until somebody leaves
+        self._served: dict[str, float] = {}
 
     def add(self, sequence: Sequence) -> None:
-        """Puts a sequence at the end of the queue."""
+        """Puts a sequence into the queue."""
+        active = {s.client for s in (*self.running, *self.waiting)}
+        if sequence.client not in active:
+            least = min((self._served.get(c, 0.0) for c in active), default=0.0)
+            if len(self._served) >= CLIENTS:
+                self._served = {c: self._served.get(c, 0.0) for c in active}
+            self._served[sequence.client] = max(least, self._served.get(sequence.client, 0.0))
         self.waiting.append(sequence)
 
-    def cancelled(self) -> list[Sequence]:
-        """Removes and returns what was cancelled, running or waiting."""
-        gone = [s for s in (*self.running, *self.waiting) if s.cancelled]
-        if gone:
-            self.running = [s for s in self.running if not s.cancelled]
-            self.waiting = deque(s for s in self.waiting if not s.cancelled)
+    def charge(self, sequence: Sequence, prompt: int, sampled: int) -> None:
+        """Enters tokens that were computed for a sequence into its client's account."""
+        self._served[sequence.client] = self._served.get(sequence.client, 0.0) + prompt + SAMPLED * sampled
+
+    def leaving(self, now: float) -> list[Sequence]:
+        """Removes and returns what was cancelled or has passed its deadline, running or waiting."""
+        gone = [
+            s
+            for s in (*self.running, *self.waiting)
+            if s.cancelled or (s.deadline is not None and now >= s.deadline)
+        ]
+        for sequence in gone:
+            self.remove(sequence)
         return gone
 
     def remove(self, sequence: Sequence) -> None:
-        """Takes a finished sequence out."""
-        self.running.remove(sequence)
+        """Takes a sequence out."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self.full = False
+        else:
+            self.waiting.remove(sequence)
 
     def drain(self) -> list[Sequence]:
         """Removes and returns everything."""
         gone = [*self.running, *self.waiting]
-        self.running, self.waiting = [], deque()
+        self.running, self.waiting, self.full = [], [], False
         return gone
 
-    def plan(self) -> list[Work]:
-        """The next step: at most one piece of work per sequence; empty when nothing is left to do."""
-        while self.waiting and len(self.running) < self.max_batch:
-            self.running.append(self.waiting.popleft())
-        suspect = next((s for s in self.running if s.alone), None)
-        if suspect is not None:
-            return [Work(suspect, min(suspect.pending, self.prefill_chunk))]
-        work = [Work(s, 1) for s in self.running if s.decoding]
-        room = min(self.prefill_beside, self.prefill_chunk) if work else self.prefill_chunk
-        for sequence in self.running:
-            if room > 0 and not sequence.decoding:
-                work.append(Work(sequence, min(room, sequence.pending)))
-                room -= work[-1].count
+    def admit(self) -> list[Sequence]:
+        """Moves waiting sequences into free places and returns them."""
+        joined: list[Sequence] = []
+        while len(self.running) < self.max_batch and not (self.full and self.running):
+            ready = [s for s in self.waiting if not s.following]
+            if not ready:
+                break
+            places = Counter(s.client for s in self.running)
+            served = self._served
+            chosen = min(ready, key=lambda s: (s.priority, places[s.client], served.get(s.client, 0.0), s.id))
+            self.waiting.remove(chosen)
+            self.running.append(chosen)
+            joined.append(chosen)
+        return joined
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Sends a running sequence back into the queue, because others need its memory."""
+        self.running.remove(sequence)
+        self.waiting.append(sequence)
+        self.full = True
+
+    def suspect(self) -> Sequence | None:
+        """The next sequence that has to run by itself, after a step that failed."""
+        return next((s for s in self.running if s.alone), None)
+
+    def decoding(self) -> list[Work]:
+        """Everyone with one id to run, the most urgent first."""
+        return [Work(s, 1) for s in sorted(self.running, key=lambda s: s.rank) if s.pending == 1]
+
+    def prompts(self, room: int) -> list[Work]:
+        """Pieces of prompts, `room` tokens in all. The first in turn takes three quarters while others wait: those who
+        came first are not held up by many, and the short are not held up by the long."""
+        served = self._served
+        left = [s for s in self.running if s.pending > 1]
+        left.sort(key=lambda s: (s.priority, served.get(s.client, 0.0), s.id))
+        rest = sorted(left[1:], key=lambda s: (s.priority, s.pending, s.id))
+        work: list[Work] = []
+        taken = 0
+        for n, sequence in enumerate([*left[:1], *rest]):
+            share = room - taken if n or not rest else room - room // 4
+            if min(share, sequence.pending) < 1:
+                break
+            work.append(Work(sequence, min(share, sequence.pending)))
+            taken += work[-1].count
+        if work and taken < room and work[0].count < work[0].sequence.pending:
+            first = work[0]
+            work[0] = Work(first.sequence, min(first.sequence.pending, first.count + room - taken))
         return work

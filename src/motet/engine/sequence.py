@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import queue
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from motet.engine.constraint import Constraint
+from motet.engine.loops import Loop, Tail
 from motet.engine.params import SamplingParams
+from motet.engine.routes import Record
 from motet.engine.sampling import Choice, Counts
+from motet.engine.speculate import Drafter
 
-Finish = Literal["stop", "length", "cancelled", "error"]
+Finish = Literal["stop", "length", "loop", "cancelled", "error"]
 
 
 @dataclass(frozen=True)
 class TokenOut:
-    """One sampled token. `finish` is set on the last one: "stop" (a stop token, emitted too) or "length".
+    """One sampled token. `finish` is set on the last one: "stop" (a stop token, emitted too), "length" or "loop".
+
+    `forced`: it is one of the ids that close a loop, not the model's choice.
 
     logprob and top_logprobs (token, logprob; best first) are natural logarithms of the model's own distribution,
     before mask, bias, penalties, temperature and filters. A cancelled request just ends and a failed one raises; neither
@@ -28,6 +34,7 @@ class TokenOut:
     logprob: float
     finish: Finish | None = None
     top_logprobs: tuple[tuple[int, float], ...] | None = None
+    forced: bool = False
 
 
 @dataclass
@@ -38,7 +45,13 @@ class Stats:
     n_prompt: int
     n_sampled: int = 0
     cached_tokens: int = 0  # prompt tokens that needed no computing
-    recomputed_tokens: int = 0  # computed again, after another request failed in the same step
+    recomputed_tokens: int = (
+        0  # computed again: another request failed in the same step, or needed the memory
+    )
+    drafted_tokens: int = 0  # guessed ahead of the model
+    accepted_tokens: int = 0  # guesses the model agreed with: steps that were saved
+    preemptions: int = 0  # times it had to wait because others needed the memory
+    loops: list[Loop] = field(default_factory=list)  # when params.loops asks for them
     finish: Finish | None = None
     queued_s: float | None = None  # from submit to the first step
     first_s: float | None = None  # from submit to the first token
@@ -63,8 +76,18 @@ class Sequence:
     out: queue.SimpleQueue[TokenOut | BaseException | None] = field(default_factory=queue.SimpleQueue)
     counts: Counts = field(default_factory=Counts)
     constraint: Constraint | None = None
+    client: str = ""  # requests of one client share its turn
+    priority: int = 0  # lower runs first
+    deadline: float | None = None  # on time.perf_counter's clock
+    leader: Sequence | None = None  # runs the common prompt first
     cache: Any = None
+    path: list[Any] = field(default_factory=list)  # nodes of the prefix tree that hold its blocks so far
+    routes: Record | None = None
+    drafter: Drafter | None = None
+    tail: Tail | None = None
+    forced: deque[int] = field(default_factory=deque)  # ids that come next whatever the model says
     done: int = 0
+    lost: int = 0  # ids that were in the cache before it was given up
     cancelled: bool = False
     alone: bool = False  # runs in steps of its own: it was in a step that failed
 
@@ -74,28 +97,51 @@ class Sequence:
         return len(self.ids) - self.done
 
     @property
-    def decoding(self) -> bool:
-        """Whether the next step yields a token at the price of one."""
-        return self.pending == 1 and self.stats.n_sampled > 0
+    def rank(self) -> tuple[int, int]:
+        """Whose need comes first: the lower."""
+        return self.priority, self.id
+
+    @property
+    def following(self) -> bool:
+        """Whether another sequence is still computing their common prompt."""
+        leader = self.leader
+        return leader is not None and leader.stats.n_sampled == 0 and leader.stats.finish is None
 
     def clock(self) -> float:
         """Seconds since the request was submitted."""
         return time.perf_counter() - self.began
 
-    def accept(self, choice: Choice) -> TokenOut:
-        """Appends a sampled token; the result, for `emit`, says whether it was the last."""
+    def accept(self, choice: Choice, forced: bool = False) -> TokenOut:
+        """Appends a token; the result, for `emit`, says whether it was the last."""
         stats, token = self.stats, choice.token
         stats.n_sampled += 1
         if stats.first_s is None:
             stats.first_s = self.clock()
         finish: Finish | None = "stop" if token in self.stop else None
+        if finish is None and self._loops(token):
+            finish = "loop"
         if finish is None and stats.n_sampled >= self.limit:
             finish = "length"
         self.ids.append(token)
         self.counts.add(token)
         if finish is not None:
             self._end(finish)
-        return TokenOut(self.id, token, choice.logprob, finish, choice.top_logprobs)
+        return TokenOut(self.id, token, choice.logprob, finish, choice.top_logprobs, forced)
+
+    def _loops(self, token: int) -> bool:
+        """Watches the tail; whether the request is to end because it goes round in circles."""
+        rule = self.params.loops
+        if rule is None or self.tail is None or self.forced:
+            return False
+        period = self.tail.feed(token)
+        if period is None:
+            return False
+        self.stats.loops.append(Loop(period, self.stats.n_sampled))
+        self.tail = Tail(rule)  # the same loop is reported again when it has gone on as long
+        if rule.action == "close" and len(self.stats.loops) == 1:
+            self.forced.extend(rule.close)
+            return False
+        return rule.action != "report"
 
     def emit(self, out: TokenOut) -> None:
         """Hands a token to the reader. The last one comes after everything is freed and the stats are complete."""
@@ -109,9 +155,4 @@ class Sequence:
         self.out.put(error)
 
     def _end(self, finish: Finish) -> None:
-        self.stats.finish, self.stats.total_s, self.cache = finish, self.clock(), None
-
-    def restart(self, cache: Any) -> None:
-        """Forgets what was computed; the ids remain, so the same tokens follow."""
-        self.stats.recomputed_tokens += self.done
-        self.cache, self.done = cache, 0
+        self.stats.finish, self.stats.total_s = finish, self.clock()

@@ -1,29 +1,60 @@
-"""The thread that owns the model: plans a step, runs it, samples, hands tokens out. Knows no callers and no text."""
+"""The thread that owns the model: plans, runs, samples, hands tokens out. Knows no callers and no text.
+
+Two kinds of work take turns. A decoding step gives a token to everyone who has one id to run. Between two of them a prompt's
+pass through the model goes on for about as long as such a step takes: a pass can pause between layers, so nobody's stream
+stalls for another's prompt, however long its chunks are. When nobody decodes, passes run through.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Sequence as Several
 from typing import Any
 
-from motet.engine.constraint import ask, tell
-from motet.engine.sampling import sample
+from motet.engine.memory import Memory
+from motet.engine.sampling import SamplingError
 from motet.engine.scheduler import Scheduler, Work
 from motet.engine.sequence import Sequence
+from motet.engine.speculate import Cost, Drafter
+from motet.engine.tokens import draw
 from motet.errors import UserError
 from motet.model import Span
+
+PAUSE = 0.05  # seconds of a prompt's pass before the thread looks at what came in, when nobody decodes
+BESIDE = 1.2  # seconds of a prompt's pass for each second of the decoding step it follows
+LEAST = 16  # tokens of a chunk at least
 
 
 class EngineError(UserError):
     """The engine cannot go on with a request."""
 
 
-class Worker:
-    """One thread and what it alone touches: the model, the scheduler, every cache. Others use add, wake and stop."""
+class QueueFull(EngineError):
+    """Too many requests wait; the caller may try again later."""
 
-    def __init__(self, model: Any, scheduler: Scheduler) -> None:
-        self.model, self.scheduler = model, scheduler
+
+class DeadlineError(EngineError):
+    """A request's time was up before its last token."""
+
+
+class Worker:
+    """One thread and what it alone touches: the model, the scheduler, the memory. Others use add, wake and stop."""
+
+    def __init__(
+        self, model: Any, scheduler: Scheduler, memory: Memory, beside: int | None, speculate: bool, max_queue: int
+    ) -> None:  # fmt: skip
+        """beside: prompt tokens of a pass while others decode; None measures how many keep their streams even."""
+        self.model, self.scheduler, self.memory = model, scheduler, memory
+        self.speculate, self.max_queue = speculate, max_queue
         self.steps = 0
+        self.cost = Cost()
+        self._fixed, self._beside = beside, min(128, scheduler.prefill_chunk)
+        self._decode_s = 0.0  # of a decoding step, lately
+        self._pass: Any = None
+        self._work: list[Work] = []  # of the pass
+        self._layers: list[float] = []  # seconds of the pass's layers
         self._inbox: deque[Sequence] = deque()
         self._bell = threading.Condition()
         self._stopping = False
@@ -31,8 +62,8 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="motet-engine", daemon=True)
         self._thread.start()
 
-    def add(self, sequence: Sequence) -> None:
-        """Hands a sequence to the thread. Raises EngineError when the engine is closed or broken."""
+    def add(self, sequences: Several[Sequence]) -> None:
+        """Hands sequences to the thread, all or none. Raises EngineError when the engine is closed or broken."""
         with self._bell:
             if self._failure is not None:
                 raise EngineError(
@@ -40,7 +71,12 @@ class Worker:
                 ) from self._failure
             if self._stopping:
                 raise EngineError("The engine is closed; make a new one.")
-            self._inbox.append(sequence)
+            waiting = len(self._inbox) + len(self.scheduler.waiting)
+            if waiting + len(sequences) > self.max_queue:
+                raise QueueFull(
+                    f"{waiting} requests wait and the queue holds {self.max_queue}; try again later, or raise max_queue."
+                )
+            self._inbox.extend(sequences)
             self._bell.notify()
 
     def wake(self) -> None:
@@ -67,13 +103,16 @@ class Worker:
             self._end_all(e)
         else:
             self._end_all(None)
+            self.memory.close()
 
     def _end_all(self, failure: BaseException | None) -> None:
         with self._bell:
             left = [*self.scheduler.drain(), *self._inbox]
             self._inbox.clear()
+        self._pass, self._work = None, []
         for sequence in left:
             if failure is None:
+                self.memory.release(sequence)
                 sequence.end(
                     "cancelled", EngineError("The engine was closed before the request ended; ask again.")
                 )
@@ -87,54 +126,208 @@ class Worker:
                 self._bell.wait()
             while self._inbox:
                 self.scheduler.add(self._inbox.popleft())
-            for sequence in self.scheduler.cancelled():
+        for sequence in self.scheduler.leaving(time.perf_counter()):
+            self._leave(sequence)
+            if sequence.cancelled:
                 sequence.end("cancelled")
-            return not self._stopping
+            else:
+                sequence.end(
+                    "error", DeadlineError("The request's deadline passed before it ended; allow more time.")
+                )
+        return not self._stopping
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Frees all that a sequence holds, its part of a pass under way included."""
+        if any(item.sequence is sequence for item in self._work):
+            self._pass.drop(sequence.cache)
+            self._work = [item for item in self._work if item.sequence is not sequence]
+            if not self._work:
+                self._pass = None
+        self.memory.release(sequence)
 
     def _step(self) -> None:
-        """One forward pass for everybody, one token for those whose ids are all computed."""
-        work = self.scheduler.plan()
+        """One token for those who decode, then some of the pass that prompts are in."""
+        for sequence in self.scheduler.admit():
+            self._attach(sequence)
+        suspect = self.scheduler.suspect()
+        decoding = self.scheduler.decoding()
+        if suspect is not None:
+            decoding = [item for item in decoding if item.sequence is suspect and self._pass is None]
+        if decoding:
+            self._decode(decoding)
+        if self._pass is None:
+            self._begin(suspect, beside=bool(decoding))
+        if self._pass is not None:
+            self._continue(self._decode_s * BESIDE if decoding else PAUSE)
+
+    def _attach(self, sequence: Sequence) -> None:
+        self.memory.attach(sequence)
+        if self.speculate and sequence.drafter is None:
+            sequence.drafter = Drafter()
+
+    def _decode(self, work: list[Work]) -> None:
+        if self.speculate:
+            price = self.cost.row(len(work)) * len(work)
+            work = [self._guess(item, price) for item in work]
+        work = self._room(work)
         if not work:
             return
-        self.steps += 1
+        began = time.perf_counter()
         try:
-            logits = self._forward(work)
+            run = self._start(work)
+            run.run()
         except Exception as e:
             self._isolate(work, e)
             return
-        for item, rows in zip(work, logits, strict=True):
-            sequence, samples = item.sequence, item.samples
-            sequence.done += item.count
-            if samples and not sequence.cancelled:
-                sequence.alone = False
-                self._sample(sequence, rows[-1])
+        seconds = time.perf_counter() - began
+        self.cost.note(sum(len(item.ids) for item in work), seconds)
+        self._decode_s += (seconds - self._decode_s) * (0.2 if self._decode_s else 1.0)
+        self._take(work, run)
 
-    def _forward(self, work: list[Work]) -> list[Any]:
+    def _guess(self, item: Work, price: float) -> Work:
+        sequence, stats = item.sequence, item.sequence.stats
+        assert sequence.drafter is not None
+        room = sequence.limit - stats.n_sampled - 1
+        drafts = list(sequence.forced)[:room] or sequence.drafter.draft(sequence.ids, price, room)
+        return Work(sequence, 1, tuple(drafts)) if drafts else item
+
+    def _begin(self, suspect: Sequence | None, beside: bool) -> None:
+        """Starts the next pass of prompts."""
+        chunk = self.scheduler.prefill_chunk
+        work = self.scheduler.prompts(min(chunk, self._fixed or self._beside) if beside else chunk)
+        if suspect is not None:
+            count = min(suspect.pending, chunk)
+            work = [Work(suspect, count)] if count > 1 else []
+        work = self._room(work)
+        if not work:
+            return
+        try:
+            self._pass, self._work, self._layers = self._start(work), work, []
+        except Exception as e:
+            self._isolate(work, e)
+
+    def _start(self, work: list[Work]) -> Any:
+        self.steps += 1
         spans = []
         for item in work:
-            sequence = item.sequence
-            if sequence.cache is None:
-                sequence.cache = self.model.new_cache()
-            if sequence.stats.queued_s is None:
-                sequence.stats.queued_s = sequence.clock()
-            spans.append(Span(item.ids, sequence.cache, "last" if item.samples else "none"))
-        return list(self.model.forward(spans))
+            want = "all" if item.drafts else "last" if item.samples else "none"
+            spans.append(Span(item.ids, item.sequence.cache, want))  # type: ignore[arg-type]
+        return self.model.begin(spans, self.memory.record is not None)
 
-    def _sample(self, sequence: Sequence, row: Any) -> None:
+    def _continue(self, seconds: float) -> None:
+        work, run = self._work, self._pass
         try:
-            n = sequence.stats.n_sampled
-            limits = sequence.constraint
-            mask = None if limits is None else ask(limits)
-            choice = sample(row, sequence.params, sequence.counts, sequence.stats.seed, n, mask)
-            if limits is not None:
-                tell(limits, choice.token)
+            ended = run.run(seconds)
         except Exception as e:
-            self._fail(sequence, e)
+            self._pass, self._work = None, []
+            self._isolate(work, e)
             return
-        out = sequence.accept(choice)
-        if out.finish is not None:
+        self._layers.append(run.layer_s)
+        if ended:
+            self._pass, self._work = None, []
+            self._adapt(sum(item.count for item in work))
+            self._take(work, run)
+
+    def _adapt(self, tokens: int) -> None:
+        """Chunks for beside others: so long that one layer of a pass takes about half as long as a decoding step."""
+        layer = sum(self._layers) / len(self._layers)
+        if tokens <= self._beside and self._decode_s:
+            if layer > 0.8 * self._decode_s:
+                self._beside = max(LEAST, self._beside // 2)
+            elif layer < 0.3 * self._decode_s and tokens == self._beside:
+                self._beside = min(self.scheduler.prefill_chunk, self._beside * 2)
+
+    def _room(self, work: list[Work]) -> list[Work]:
+        """Makes room for a step, the most urgent sequence first; those with less urgent needs wait, or give up their pages."""
+        promised = 0
+        kept: list[Work] = []
+        for item in sorted(work, key=lambda item: item.sequence.rank):
+            if item.sequence not in self.scheduler.running:
+                continue  # preempted for one before it
+            need = self.memory.fit(item.sequence, len(item.ids), promised)
+            while need is None and self._preempt(item.sequence, kept):
+                need = self.memory.fit(item.sequence, len(item.ids), promised)
+            if need is None and item.drafts:
+                item = Work(item.sequence, item.count)
+                need = self.memory.fit(item.sequence, item.count, promised)
+            if need is not None:
+                promised += need
+                kept.append(item)
+        return kept
+
+    def _preempt(self, sequence: Sequence, kept: list[Work]) -> bool:
+        """Takes the pages of the least urgent sequence behind `sequence`; False when there is none."""
+        held = {id(item.sequence) for item in kept}
+        behind = [
+            s for s in self.scheduler.running
+            if s.rank > sequence.rank and s.cache is not None and s.cache.nbytes and id(s) not in held
+        ]  # fmt: skip
+        if not behind:
+            return False
+        victim = max(behind, key=lambda s: s.rank)
+        self._leave(victim)
+        victim.stats.preemptions += 1
+        self.scheduler.preempt(victim)
+        return True
+
+    def _take(self, work: list[Work], run: Any) -> None:
+        """What a step brought: positions in the cache, tokens for those who sample."""
+        routes, at = run.routes, 0
+        for item, rows in zip(work, run.logits, strict=True):
+            sequence, samples = item.sequence, item.samples
+            sequence.done += len(item.ids)
+            if sequence.routes is not None and routes is not None:
+                sequence.routes.extend(routes[at : at + len(item.ids)])
+            at += len(item.ids)
+            if not samples:
+                self.memory.file(sequence)
+                self.scheduler.charge(sequence, item.count, 0)
+                continue
+            if sequence.cancelled:
+                continue
+            first = sequence.stats.n_sampled == 0
+            sequence.alone = False
+            self._sample(item, rows, first)
+            self.scheduler.charge(sequence, item.count if first else 0, 1)
+
+    def _sample(self, item: Work, rows: Any, first: bool) -> None:
+        """One token, and one more for every draft that came true."""
+        sequence = item.sequence
+        agreed = 0
+        for n, row in enumerate(rows):
+            try:
+                choice, forced = draw(sequence, row)
+            except Exception as e:
+                self._fail(sequence, e)
+                return
+            if first and not item.drafts:
+                self.memory.file(sequence, end=True)  # the prompt: where siblings and the next turn begin
+            out = sequence.accept(choice, forced)
+            agreed = n
+            if out.finish is not None or n == len(item.drafts) or choice.token != item.drafts[n]:
+                break
+            sequence.emit(out)
+        if item.drafts:
+            self._settle(sequence, len(item.drafts), agreed)
+        if out.finish is None:
+            self.memory.file(sequence)
+        else:
             self.scheduler.remove(sequence)
+            self.memory.release(sequence)
         sequence.emit(out)
+
+    def _settle(self, sequence: Sequence, drafted: int, agreed: int) -> None:
+        """Takes back the drafts that did not come true."""
+        stats = sequence.stats
+        stats.drafted_tokens += drafted
+        stats.accepted_tokens += agreed
+        assert sequence.drafter is not None
+        sequence.drafter.learn(drafted, agreed)
+        if agreed < drafted:
+            sequence.done = len(sequence.ids) - 1
+            sequence.cache.truncate(sequence.done)
+            if sequence.routes is not None:
+                sequence.routes.truncate(sequence.done)
 
     def _isolate(self, work: list[Work], error: Exception) -> None:
         """A step failed. Alone, its sequence ends; of several, each starts over by itself, so only the cause ends.
@@ -145,9 +338,14 @@ class Worker:
             self._fail(work[0].sequence, error)
             return
         for item in work:
-            item.sequence.restart(None)
+            self.memory.release(item.sequence, file=False)
+            self._attach(item.sequence)
             item.sequence.alone = True
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         self.scheduler.remove(sequence)
+        poisoned = isinstance(error, SamplingError)  # what gave such logits is not worth keeping
+        if poisoned:
+            self.memory.discard(sequence)
+        self.memory.release(sequence, file=not poisoned)
         sequence.end("error", error)
