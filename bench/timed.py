@@ -1,0 +1,85 @@
+"""Runs one command and writes what a clock and the kernel saw of it: for measurements from outside a program.
+
+    python -m bench.timed REPORT.json [--spin N] [--warm FILE]... -- COMMAND ARG...
+
+The report holds the exit code, seconds until the first byte on stdout and until the end, the most memory the process had
+(mapped pages included), its stdout and the end of its stderr. --spin runs N processes beside it that do nothing but take
+processor time, one on each core in turn; --warm reads a file into the page cache first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def run(command: list[str], spin: int = 0, warm: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Runs the command to its end; see the file's head for what is returned."""
+    for file in warm:
+        _read(file)
+    with _spinning(spin), tempfile.TemporaryFile() as errors:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        assert process.stdout is not None
+        out, first = b"", None
+        while piece := os.read(process.stdout.fileno(), 1 << 16):
+            first = time.perf_counter() - began if first is None else first
+            out += piece
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - 20_000))
+        tail = errors.read().decode(errors="replace")
+    return {"code": process.returncode, "first_byte_s": seconds if first is None else first, "seconds": seconds,
+            "peak_bytes": used.ru_maxrss * 1024, "stdout": out.decode(errors="replace"), "stderr": tail}  # fmt: skip
+
+
+def _read(file: Path) -> None:
+    buffer = bytearray(1 << 24)
+    with file.open("rb", buffering=0) as source:
+        while source.readinto(buffer):
+            pass
+
+
+@contextmanager
+def _spinning(count: int) -> Iterator[None]:
+    cores = sorted(os.sched_getaffinity(0))
+    spinners = []
+    for n in range(count):
+        spinners.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+        os.sched_setaffinity(spinners[-1].pid, {cores[n % len(cores)]})
+    try:
+        yield
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if "--" not in arguments or not arguments[0] or arguments[0] == "--":
+        sys.exit(f"usage: {(__doc__ or '').splitlines()[2].strip()}")
+    cut = arguments.index("--")
+    options, command = arguments[1:cut], arguments[cut + 1 :]
+    spin, warm = 0, []
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        if name == "--spin":
+            spin = int(value)
+        elif name == "--warm":
+            warm.append(Path(value))
+        else:
+            sys.exit(f"bench.timed knows no option {name}")
+    Path(arguments[0]).write_text(json.dumps(run(command, spin, tuple(warm))))
+
+
+if __name__ == "__main__":
+    main()
