@@ -10,6 +10,7 @@ namespace MOTET_NS {
 
 constexpr int kSplit = 16;        // pages whose sums are taken together: 1,024 positions
 constexpr int kQueryTokens = 8;   // query tokens per work item: with 8 heads a kv head, 64 rows share a page in L1
+constexpr int kToL2 = 2;           // fetching to L1 would take the few buffers that loads need
 constexpr float kNone = -__builtin_inff();
 
 struct Range { long from, to; };  // [from, to)
@@ -24,15 +25,17 @@ struct Sums {
 };
 
 // R heads of one token against keys [lo, hi) of one page. q (D, R); o (R, Dv), top (R) and lanes (R, 16) are updated.
+// `next` is the page to be read then; it is fetched meanwhile, line after line.
 template <int R, class T>
-static void attend(const float* q, const Unit<T>& page, int dim, int lo, int hi, float* o, float* top, float* lanes) {
+static void attend(const float* q, const Unit<T>& page, const T* next, int dim, int lo, int hi, float* o, float* top, float* lanes) {
   constexpr bool scaled = sizeof(T) == 1;
   alignas(64) float p[R][kPage];
   for (int c = 0; c < kPage; c += 32) {
     F s[R][2], k0, k1;
     for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = vset(0.0f);
     const T* keys = page.keys + c;
-    for (int d = 0; d < dim; ++d, keys += kPage) {
+    for (int d = 0; d < dim; ++d, keys += kPage, next += 32) {
+      __builtin_prefetch(next, 0, kToL2);
       load_pair(keys, k0, k1);
       for (int r = 0; r < R; ++r) {
         const F x = vset(q[d * R + r]);
@@ -46,20 +49,19 @@ static void attend(const float* q, const Unit<T>& page, int dim, int lo, int hi,
       }
     }
   }
-  float shrink[R];
+  alignas(64) float before[16] = {}, now[16] = {}, shrink[16];
   for (int r = 0; r < R; ++r) {
     for (int j = 0; j < lo; ++j) p[r][j] = kNone;
     for (int j = hi; j < kPage; ++j) p[r][j] = kNone;
+    const float highest = vtop(vmax(vmax(vload(p[r]), vload(p[r] + 16)), vmax(vload(p[r] + 32), vload(p[r] + 48))));
+    before[r] = top[r];
+    now[r] = top[r] = highest > top[r] ? highest : top[r];
+  }
+  vstore(shrink, vexp_down(vsub(vload(before), vload(now))));
+  for (int r = 0; r < R; ++r) {
+    const F m = vset(now[r]);
     F s[4];
-    for (int i = 0; i < 4; ++i) s[i] = vload(p[r] + 16 * i);
-    const float highest = vtop(vmax(vmax(s[0], s[1]), vmax(s[2], s[3])));
-    shrink[r] = 1.0f;
-    if (highest > top[r]) {
-      shrink[r] = exp1(top[r] - highest);
-      top[r] = highest;
-    }
-    const F m = vset(top[r]);
-    for (int i = 0; i < 4; ++i) s[i] = vexp_down(vsub(s[i], m));
+    for (int i = 0; i < 4; ++i) s[i] = vexp_down(vsub(vload(p[r] + 16 * i), m));
     const F sum = vadd(vadd(s[0], s[1]), vadd(s[2], s[3]));
     vstore(lanes + 16 * r, vfma(vload(lanes + 16 * r), vset(shrink[r]), sum));
     for (int i = 0; i < 4; ++i) {
@@ -72,7 +74,8 @@ static void attend(const float* q, const Unit<T>& page, int dim, int lo, int hi,
     F s[R][2], v0, v1;
     for (int r = 0; r < R; ++r)
       for (int i = 0; i < 2; ++i) s[r][i] = vmul(vload(o + r * wide + c + 16 * i), vset(shrink[r]));
-    for (int j = lo; j < hi; ++j) {
+    for (int j = lo; j < hi; ++j, next += 32) {
+      __builtin_prefetch(next, 0, kToL2);
       load_pair(page.values + static_cast<size_t>(j) * wide + c, v0, v1);
       for (int r = 0; r < R; ++r) {
         const F x = vset(p[r][j]);
@@ -134,7 +137,9 @@ static void sum_split(const Block& b, long split, const float* q, float* lanes, 
   const Range all = b.pages();
   const long from = all.from > split * kSplit ? all.from : split * kSplit, end = (split + 1) * kSplit;
   for (long page = from; page < all.to && page < end; ++page) {
-    const Unit<T> unit = unit_of<T>(b.a.kv, b.span.pages[page - b.span.first], b.head);
+    uint8_t* const* held = b.span.pages + (page - b.span.first);
+    const Unit<T> unit = unit_of<T>(b.a.kv, held[0], b.head);
+    const T* next = unit_of<T>(b.a.kv, held[page + 1 < all.to], b.head).keys;
     for (int t = 0; t < b.count; ++t) {
       const Range keys = keys_of(b.a, b.position(t));
       const long lo = keys.from - page * kPage, hi = keys.to - page * kPage;
@@ -144,10 +149,10 @@ static void sum_split(const Block& b, long split, const float* q, float* lanes, 
         const int n = b.heads_at(i), r = t * group + i;
         const float* x = q + static_cast<size_t>(r) * dim;
         float *o = out.o + static_cast<size_t>(r) * wide, *top = out.top + r, *sums = lanes + 16 * r;
-        if (kHeadsAtOnce >= 8 && n == 8) attend<kHeadsAtOnce >= 8 ? 8 : 1, T>(x, unit, dim, l, h, o, top, sums);
-        else if (kHeadsAtOnce >= 4 && n == 4) attend<kHeadsAtOnce >= 4 ? 4 : 1, T>(x, unit, dim, l, h, o, top, sums);
-        else if (n == 2) attend<2, T>(x, unit, dim, l, h, o, top, sums);
-        else attend<1, T>(x, unit, dim, l, h, o, top, sums);
+        if (kHeadsAtOnce >= 8 && n == 8) attend<kHeadsAtOnce >= 8 ? 8 : 1, T>(x, unit, next, dim, l, h, o, top, sums);
+        else if (kHeadsAtOnce >= 4 && n == 4) attend<kHeadsAtOnce >= 4 ? 4 : 1, T>(x, unit, next, dim, l, h, o, top, sums);
+        else if (n == 2) attend<2, T>(x, unit, next, dim, l, h, o, top, sums);
+        else attend<1, T>(x, unit, next, dim, l, h, o, top, sums);
         i += n;
       }
     }
