@@ -7,12 +7,15 @@ nothing and keeps nothing.
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from motet.errors import UserError
 from motet.harmony import (
     USUAL,
     Conversation,
@@ -27,6 +30,7 @@ from motet.harmony import (
     Policy,
     StreamParser,
     SystemContent,
+    ToolProgress,
     ToolResult,
     TurnDone,
     fold,
@@ -35,7 +39,8 @@ from motet.harmony import (
     resolve,
     visible,
 )
-from motet.tools.base import Tool, ToolError
+from motet.tools.base import Answer, Tool
+from motet.tools.runner import Call, run_calls
 
 if TYPE_CHECKING:
     from motet.engine import Engine, SamplingParams, TokenOut
@@ -44,6 +49,17 @@ if TYPE_CHECKING:
     from motet.tokenizer import Encoding
 
 MAX_CALLS = 64  # tool calls in one turn; a model that wants more is going round in circles
+
+
+@dataclass(frozen=True)
+class TurnLimits:
+    """What one turn may use of its tools. `result_tokens` bounds one answer as the model sees it, both ends kept."""
+
+    calls: int = MAX_CALLS
+    seconds: float = float(
+        "inf"
+    )  # of wall time; a call that runs then is cancelled, and the turn ends with "length"
+    result_tokens: int = 16_384
 
 
 class Streams(Protocol):
@@ -70,22 +86,34 @@ def run_turn(
     tools: Sequence[Tool] = (),
     *,
     history: History = "spec",
+    limits: TurnLimits = TurnLimits(),
+    stop: threading.Event | None = None,
 ) -> Iterator[Event]:
     """The events of one assistant turn, as they happen; the last is TurnDone.
 
     `tools` are declared to the model if the conversation does not do so yet. A call to a function that is declared but
     not among them ends the turn with finish "tool_calls"; a call to nothing that exists is answered with an error the
     model reads. With `params.logprobs` each Delta carries those of its tokens. Nothing is hidden here: an outlet that
-    people see reads `visible(run_turn(...))`. `params.max_tokens` bounds what is sampled in the whole turn. Closing the iterator stops the engine.
+    people see reads `visible(run_turn(...))`. `params.max_tokens` bounds what is sampled in the whole turn. Closing the
+    iterator stops the engine and cancels the tool; so does setting `stop`, from any thread (finish "cancelled").
     """
     conversation = declare(conversation, tools)
     declared = conversation.recipients()
     table = {r: t for t in tools for r in _recipients(t.namespace)}
     ids = render(conversation, encoding, history=history)
     sampled = 0
-    for step in range(MAX_CALLS + 1):
-        stretch = _Stretch(encoding, params.logprobs is not None)
-        yield from stretch.run(engine, ids, _params(params, step, sampled))
+    end = time.monotonic() + limits.seconds
+    for step in range(limits.calls + 1):
+        stretch = _Stretch(encoding, params.logprobs is not None, stop)
+        try:
+            yield from stretch.run(engine, ids, _params(params, step, sampled))
+        except UserError as e:
+            from motet.model import ContextError
+
+            if step == 0 or not isinstance(e, ContextError):
+                raise
+            yield TurnDone("length")  # the results have filled the context; what was said so far stands
+            return
         ids, sampled = ids + stretch.sampled, sampled + len(stretch.sampled)
         call = stretch.call
         if call is None or stretch.finish in ("error", "cancelled"):
@@ -93,12 +121,13 @@ def run_turn(
             return
         target = resolve(call.start.recipient or "", declared)
         limit = params.max_tokens is not None and sampled >= params.max_tokens
-        if not tools or limit or step == MAX_CALLS or (target is not None and target not in table):
+        if not tools or limit or step == limits.calls or (target is not None and target not in table):
             yield TurnDone("tool_calls")
             return
-        text, error = _answer(call, target, table)
-        # The result speaks under the name the model used, on the channel it used, so that it finds its answer.
         name = call.start.recipient or ""
+        answer = yield from _answer(call, target, table, end - time.monotonic(), stop)
+        text = _shortened(answer.text, encoding, limits.result_tokens)
+        # The result speaks under the name the model used, on the channel it used, so that it finds its answer.
         message = Message("tool", text, call.start.channel, "assistant", name=name)
         added = [
             *render_message(message, encoding),
@@ -106,14 +135,19 @@ def run_turn(
             *encoding.encode("assistant"),
         ]
         ids = ids + added
-        yield ToolResult(name, text, call.start.channel, error, tuple(added))
+        yield ToolResult(name, text, call.start.channel, answer.error, tuple(added), answer.artefacts)
+        if (stop is not None and stop.is_set()) or time.monotonic() > end:
+            yield TurnDone("length" if stop is None or not stop.is_set() else "cancelled")
+            return
 
 
 class _Stretch:
     """Sampling up to a call or the end of the turn."""
 
-    def __init__(self, encoding: Encoding, logprobs: bool = False) -> None:
-        self.parser = StreamParser(encoding)
+    def __init__(
+        self, encoding: Encoding, logprobs: bool = False, stop: threading.Event | None = None
+    ) -> None:
+        self.parser, self._stop_asked = StreamParser(encoding), stop
         self._outs: deque[TokenOut] | None = deque() if logprobs else None  # tokens no event accounts for yet
         self.sampled: list[int] = []
         self.call: _Call | None = None
@@ -134,6 +168,9 @@ class _Stretch:
                 if out.finish is not None:
                     self.finish = out.finish
                 if self.call is not None:
+                    break
+                if self._stop_asked is not None and self._stop_asked.is_set():
+                    self.finish = "cancelled"
                     break
         for event in self.parser.finish():
             yield self._note(event)
@@ -170,17 +207,38 @@ def _params(params: SamplingParams, step: int, sampled: int) -> SamplingParams:
     return dataclasses.replace(params, max_tokens=left, seed=seed)
 
 
-def _answer(call: _Call, target: str | None, table: Mapping[str, Tool]) -> tuple[str, bool]:
-    """(text, is it an error). Whatever a tool raises becomes an answer the model can read."""
+def _answer(
+    call: _Call,
+    target: str | None,
+    table: Mapping[str, Tool],
+    seconds: float,
+    stop: threading.Event | None,
+) -> Generator[Event, None, Answer]:
+    """Runs the tool, yields its progress; whatever it does, there is an answer the model can read."""
+    name = call.start.recipient or ""
     if target is None:
         known = ", ".join(sorted(table)) or "none"
-        return f"Error: there is no tool {call.start.recipient!r}; the tools are: {known}.", True
-    try:
-        return table[target].call(target, call.content), False
-    except ToolError as e:
-        return f"Error: {e}", True
-    except Exception as e:
-        return f"Error: {type(e).__name__}: {e}", True
+        return Answer(f"Error: there is no tool {name!r}; the tools are: {known}.", (), True)
+    answer = Answer("Error: the tool gave no answer.", (), True)
+    work = run_calls([Call(table[target], target, call.content)], seconds=max(0.0, seconds), stop=stop)
+    with closing(work):  # type: ignore[type-var]
+        for _, said in work:
+            if isinstance(said, Answer):
+                answer = said
+            else:
+                yield ToolProgress(name, said, call.start.channel)
+    return answer
+
+
+def _shortened(text: str, encoding: Encoding, most: int) -> str:
+    """Both ends of an answer that is too long for the context."""
+    if len(text) <= most:  # a token has at least one byte
+        return text
+    ids = encoding.encode(text)
+    if len(ids) <= most:
+        return text
+    head, tail = encoding.decode(ids[: most // 2]), encoding.decode(ids[len(ids) - most // 2 :])
+    return f"{head}\n[... {len(ids) - most} tokens left out ...]\n{tail}"
 
 
 def _recipients(ns: Namespace) -> list[str]:

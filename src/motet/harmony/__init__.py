@@ -3,6 +3,7 @@
 from motet.harmony.builtin import BROWSER, BUILTIN, PYTHON
 from motet.harmony.events import (
     REASONS,
+    Artefact,
     Delta,
     Event,
     Folded,
@@ -12,6 +13,7 @@ from motet.harmony.events import (
     Spoken,
     Summary,
     ToolCall,
+    ToolProgress,
     ToolResult,
     TurnDone,
     fold,
@@ -24,6 +26,7 @@ from motet.harmony.schema import Function, Namespace, ResponseFormat, tools_sect
 from motet.harmony.visible import ALL, USUAL, Policy, Visible, visible
 
 __all__ = [
+    "Artefact",
     "BROWSER",
     "BUILTIN",
     "Conversation",
@@ -46,6 +49,7 @@ __all__ = [
     "Summary",
     "SystemContent",
     "ToolCall",
+    "ToolProgress",
     "ToolResult",
     "TurnDone",
     "USUAL",

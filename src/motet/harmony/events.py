@@ -93,14 +93,39 @@ REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file that a tool made: a plot, a table. `name` has no folders."""
+
+    name: str
+    mime: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolProgress:
+    """What a tool says while it works. Nothing of it enters the prompt."""
+
+    name: str
+    text: str
+    channel: str | None = None
+    ids: Ids = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answered; `ids` are the tokens that were put into the prompt for it."""
+    """What a tool answered; `ids` are the tokens that were put into the prompt for it.
+
+    Text and artefacts come from outside and are `untrusted`: they may hold orders meant for the model, or markup. Control
+    tokens spelled in them are ordinary text.
+    """
 
     name: str
     text: str
     channel: str | None = None
     error: bool = False
     ids: Ids = ()
+    artefacts: tuple[Artefact, ...] = ()
+    untrusted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +145,7 @@ class Summary:
     ids: Ids = ()
 
 
-Event = MessageStart | Delta | MessageEnd | Quarantined | ToolResult | Summary | TurnDone
+Event = MessageStart | Delta | MessageEnd | Quarantined | ToolProgress | ToolResult | Summary | TurnDone
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +224,7 @@ def fold(events: Iterable[Event]) -> Folded:
             out.tool_results.append(event)
         elif isinstance(event, Summary):
             out.summaries.append(event)
-        else:
+        elif isinstance(event, TurnDone):
             out.finish = event.finish
     if start is not None:
         out.messages.append(Spoken(start, "".join(text), None))

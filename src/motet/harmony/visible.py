@@ -20,6 +20,7 @@ from motet.harmony.events import (
     MessageStart,
     Quarantined,
     Summary,
+    ToolProgress,
     ToolResult,
     TurnDone,
 )
@@ -90,7 +91,7 @@ class Visible:
     def _feed(self, event: Event) -> list[Event]:
         if isinstance(event, TurnDone):
             return [event]
-        if isinstance(event, ToolResult):
+        if isinstance(event, ToolResult | ToolProgress):
             return [event] if self.policy.results == "show" else []
         if isinstance(event, Quarantined):
             return self._quarantined(event)

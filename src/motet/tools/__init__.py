@@ -1,5 +1,6 @@
 """What a model can call. Knows messages and namespaces; knows no model and no engine."""
 
-from motet.tools.base import FunctionTool, Tool, ToolError
+from motet.tools.base import Answer, Artefact, Tool, ToolError, cancelled, progress
+from motet.tools.functions import FunctionTool
 
-__all__ = ["FunctionTool", "Tool", "ToolError"]
+__all__ = ["Answer", "Artefact", "FunctionTool", "Tool", "ToolError", "cancelled", "progress"]

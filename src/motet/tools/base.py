@@ -1,117 +1,88 @@
-"""The protocol every tool follows, and a Python function as a tool.
+"""The protocol every tool follows: a namespace the model reads, and calls answered with text.
 
-A tool declares a namespace (what the model reads) and answers calls with text. Knows nothing of turns and tokens.
+A call may say how it is getting on (`progress`) and ask whether anyone still waits (`cancelled`); both find the running
+call by themselves, so that a tool's signature stays two texts. Knows nothing of turns and tokens.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
-import types
-import typing
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
-from motet.harmony import Function, Namespace
+from motet.harmony import Artefact, Namespace
+
+__all__ = [
+    "Answer",
+    "Artefact",
+    "Run",
+    "Tool",
+    "ToolError",
+    "cancelled",
+    "current",
+    "progress",
+    "seconds_left",
+]
 
 
 class ToolError(Exception):
     """A call that failed in a way the model should read; its text becomes the result."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a tool says to the model, and what it made for the user."""
+
+    text: str
+    artefacts: tuple[Artefact, ...] = ()
+    error: bool = False
+
+
 @runtime_checkable
 class Tool(Protocol):
-    """Something a model can call."""
+    """Something a model can call. May also have `timeout_s`, `cancel()` (ends a running call, from another thread) and
+    `close()` (frees what a conversation held)."""
 
     @property
     def namespace(self) -> Namespace:
         """What the model is told. `functions` is declared in the developer message, anything else in the system message."""
         ...
 
-    def call(self, recipient: str, content: str) -> str:
+    def call(self, recipient: str, content: str) -> str | Answer:
         """Answers a call addressed to `recipient` (such as `functions.f`); ToolError for what the model did wrong."""
         ...
 
 
-class FunctionTool:
-    """A Python function as `functions.NAME`. Arguments come from the call's JSON object, by name.
+@dataclass
+class Run:
+    """A call under way. `deadline` is on time.monotonic()'s clock."""
 
-    Without `parameters` the JSON Schema is read off the signature: str, int, float, bool, list, dict, their unions with
-    None, and Literal of strings; anything else is `any`. The docstring's first paragraph is the description.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        parameters: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._function = function
-        doc = inspect.cleandoc(function.__doc__ or "").split("\n\n")[0]
-        self._declared = Function(
-            name or function.__name__,
-            doc if description is None else description,
-            _signature(function) if parameters is None else parameters,
-        )
-
-    @property
-    def namespace(self) -> Namespace:
-        """`functions` with this one function."""
-        return Namespace("functions", None, (self._declared,))
-
-    def call(self, recipient: str, content: str) -> str:
-        """Runs the function. A text comes back as it is, anything else as JSON."""
-        try:
-            arguments = json.loads(content) if content.strip() else {}
-        except json.JSONDecodeError as e:
-            raise ToolError(f"The arguments are not JSON: {e.msg} at character {e.pos}.") from None
-        except RecursionError:
-            raise ToolError("The arguments are nested too deeply.") from None
-        if not isinstance(arguments, dict):
-            raise ToolError("The arguments must be a JSON object.")
-        try:
-            inspect.signature(self._function).bind(**arguments)
-        except TypeError as e:
-            raise ToolError(f"Wrong arguments for {self._declared.name}: {e}.") from None
-        value = self._function(**arguments)
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    on_progress: Callable[[str], None] = lambda text: None
+    deadline: float = float("inf")
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
-_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", type(None): "null"}
+_RUN: ContextVar[Run | None] = ContextVar("motet_tool_run", default=None)
 
 
-def _signature(function: Callable[..., Any]) -> dict[str, Any] | None:
-    """The parameters as JSON Schema; None when the function takes nothing."""
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # an annotation that names something unknown
-        hints = {}
-    properties: dict[str, Any] = {}
-    required: list[str] = []
-    for name, p in inspect.signature(function).parameters.items():
-        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
-            continue
-        schema = _schema(hints.get(name))
-        if p.default is p.empty:
-            required.append(name)
-        elif isinstance(p.default, str | int | float | bool):
-            schema["default"] = p.default
-        properties[name] = schema
-    if not properties:
-        return None
-    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+def current() -> Run:
+    """The call this thread works on; one that nobody watches when a tool is called by hand."""
+    return _RUN.get() or Run()
 
 
-def _schema(hint: Any) -> dict[str, Any]:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        kinds = [_schema(a).get("type") for a in args]
-        return {"type": kinds} if all(isinstance(k, str) for k in kinds) else {}
-    if origin is typing.Literal and all(isinstance(a, str) for a in args):
-        return {"type": "string", "enum": list(args)}
-    if hint is list or origin is list:
-        return {"type": "array", **({"items": _schema(args[0])} if args else {})}
-    kind = _TYPES.get(origin or hint)
-    return {"type": kind} if kind else {}
+def progress(text: str) -> None:
+    """Says something about the running call to whoever watches; the model does not see it."""
+    current().on_progress(text)
+
+
+def cancelled() -> bool:
+    """Whether the running call's answer is no longer wanted. Long-running tools ask now and then."""
+    return current().stop.is_set()
+
+
+def seconds_left() -> float:
+    """Until the running call's deadline; infinite without one."""
+    return max(0.0, current().deadline - time.monotonic())
