@@ -124,18 +124,10 @@ def run_turn(
         if not tools or limit or step == limits.calls or (target is not None and target not in table):
             yield TurnDone("tool_calls")
             return
-        name = call.start.recipient or ""
         answer = yield from _answer(call, target, table, end - time.monotonic(), stop)
-        text = _shortened(answer.text, encoding, limits.result_tokens)
-        # The result speaks under the name the model used, on the channel it used, so that it finds its answer.
-        message = Message("tool", text, call.start.channel, "assistant", name=name)
-        added = [
-            *render_message(message, encoding),
-            encoding.special("<|start|>"),
-            *encoding.encode("assistant"),
-        ]
-        ids = ids + added
-        yield ToolResult(name, text, call.start.channel, answer.error, tuple(added), answer.artefacts)
+        result = _result(call, answer, encoding, limits.result_tokens)
+        ids = ids + list(result.ids)
+        yield result
         if (stop is not None and stop.is_set()) or time.monotonic() > end:
             yield TurnDone("length" if stop is None or not stop.is_set() else "cancelled")
             return
@@ -228,6 +220,18 @@ def _answer(
             else:
                 yield ToolProgress(name, said, call.start.channel)
     return answer
+
+
+def _result(call: _Call, answer: Answer, encoding: Encoding, most: int) -> ToolResult:
+    """An answer as it stands in the prompt, the start of what the model says next included.
+
+    It speaks under the name the model used, on the channel it used, so that it finds its answer.
+    """
+    name, channel = call.start.recipient or "", call.start.channel
+    text = _shortened(answer.text, encoding, most)
+    ids = render_message(Message("tool", text, channel, "assistant", name=name), encoding)
+    ids += [encoding.special("<|start|>"), *encoding.encode("assistant")]
+    return ToolResult(name, text, channel, answer.error, tuple(ids), answer.artefacts)
 
 
 def _shortened(text: str, encoding: Encoding, most: int) -> str:
