@@ -280,33 +280,18 @@ def _bwrap(
         fds.append(f.fileno())
         return str(f.fileno())
 
-    command = [
-        shutil.which("bwrap") or "bwrap",
-        "--unshare-ipc",
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-uts",
-        "--unshare-cgroup-try",
-    ]
+    command = [shutil.which("bwrap") or "bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
+    command += ["--unshare-uts", "--unshare-cgroup-try"]
     command += ["--as-pid-1", "--new-session", "--clearenv", "--hostname", "sandbox", "--cap-drop", "ALL"]
     if uid is None:
         command += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
     else:
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    for name, value in _environment().items():
-        command += ["--setenv", name, value]
-    for path in ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"):
-        if os.path.islink(path):
-            command += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            command += ["--ro-bind", path, path]
-    for path in ("/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts", "/etc/localtime"):
-        command += ["--ro-bind-try", path, path]
-    command += [
-        "--ro-bind-data",
-        data(f"user:x:{uid or 1000}:{uid or 1000}::/tmp:/bin/sh\n".encode()),
-        "/etc/passwd",
-    ]
+    command += _system()
+    user = f"user:x:{uid or 1000}:{uid or 1000}::/tmp:/bin/sh\n"
+    command += ["--ro-bind-data", data(user.encode()), "/etc/passwd"]
+    if not os.path.exists("/etc/fonts/fonts.conf"):
+        command += ["--ro-bind-data", data(b"<fontconfig/>"), "/etc/fonts/fonts.conf"]
     command += ["--proc", "/proc", "--dev", "/dev"]
     disk = limits.disk_bytes
     for path, size in (("/dev/shm", disk // 4), ("/tmp", disk // 4), ("/run", 4 << 20), ("/mnt/data", disk)):
@@ -323,6 +308,21 @@ def _bwrap(
         command += ["--seccomp", data(rules)]
     command += ["--", *(program or [sys.executable, "-I", "/inside.py", config])]
     return command, fds
+
+
+def _system() -> list[str]:
+    """The parts of this machine that programs need, read-only, and their environment."""
+    out: list[str] = []
+    for name, value in _environment().items():
+        out += ["--setenv", name, value]
+    for path in ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"):
+        if os.path.islink(path):
+            out += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            out += ["--ro-bind", path, path]
+    for path in ("/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts", "/etc/localtime"):
+        out += ["--ro-bind-try", path, path]
+    return out
 
 
 def _container(kind: Kind, name: str, limits: Limits, files: dict[str, bytes], config: str) -> list[str]:
