@@ -56,8 +56,9 @@ test-avx512: setup-dev ## the AVX-512 kernels by emulation, for a CPU without th
 bench: setup ## speed of the embedded model (or MODEL=folder), ceilings first
 	@$(MOTET) bench $(if $(MODEL),'$(MODEL)',mini)
 
-oracle: setup-dev ## compare with transformers' GptOssForCausalLM and print the largest differences
+oracle: setup-dev ## compare with transformers' GptOssForCausalLM and with oss-harmony; largest differences, counts
 	@$(PY) -m tests.oracle_transformers
+	@MOTET_FUZZ=full $(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) tests/test_harmony_render.py tests/test_harmony_parse.py -k library
 
 train-mini: setup-train ## train the embedded model again, from its seed
 	@$(PY) -m motet.train.mini

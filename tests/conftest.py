@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,3 +34,32 @@ def oss_harmony_encoding(tmp_path_factory: pytest.TempPathFactory) -> Any:
             del os.environ["TIKTOKEN_ENCODINGS_BASE"]
         else:
             os.environ["TIKTOKEN_ENCODINGS_BASE"] = before
+
+
+@pytest.fixture
+def compared(record_property: Callable[[str, object], None]) -> Iterator[Callable[..., None]]:
+    """`compared("conversations")` counts one, `compared("sequences", 5)` five; the run ends with the sums."""
+    counts: Counter[str] = Counter()
+
+    def count(what: str, n: int = 1) -> None:
+        counts[what] += n
+
+    yield count
+    for what, n in counts.items():
+        record_property("compared", f"{n:,} {what}")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The counts of `compared`, one test a line."""
+    lines = [
+        f"{report.nodeid.split('::')[-1]}: {value}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "teardown"
+        for name, value in report.user_properties
+        if name == "compared"
+    ]
+    if lines and os.environ.get("MOTET_FUZZ") == "full":
+        terminalreporter.section("compared")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)

@@ -96,17 +96,22 @@ def calls(rng: ho.Draw, n: int) -> list[Message]:
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("name", FORMATS)
-@given(draw=ho.draws)
-@many
-def test_import_of_export_is_the_conversation(name: str, draw: ho.Draw) -> None:
+def test_import_of_export_is_the_conversation(name: str, compared: Any) -> None:
     """Also through JSON, and for conversations no client would write; the model sees the same ids."""
     out, back = FORMATS[name]
-    for c in (likely(draw), draw.conversation()):
-        request = json.loads(json.dumps(out(c)))
-        again = back(request)
-        assert again == c
-        assert render(again, E, history="keep") == render(c, E, history="keep")
-        assert out(again) == request
+
+    @given(draw=ho.draws)
+    @many
+    def one(draw: ho.Draw) -> None:
+        for c in (likely(draw), draw.conversation()):
+            request = json.loads(json.dumps(out(c)))
+            again = back(request)
+            assert again == c
+            assert render(again, E, history="keep") == render(c, E, history="keep")
+            assert out(again) == request
+            compared(f"conversations led out to {name} and back")
+
+    one()
 
 
 @pytest.mark.fuzz

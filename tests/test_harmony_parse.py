@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +25,7 @@ from motet.harmony import (
     parse,
     render,
 )
-from motet.harmony.events import REASONS
+from motet.harmony.events import REASONS, REPAIRS
 from motet.tokenizer import o200k_harmony
 
 FULL = os.environ.get("MOTET_FUZZ") == "full"
@@ -34,8 +37,13 @@ WORDS = ["assistant", "user", "tool", "functions", ".f", " to", "=", "analysis",
          " ", "secret", "é", "👩‍🚀", "\n", " to=functions.f", "assistantassistant", "?"]  # fmt: skip
 
 
+@functools.cache
+def _ids(text: str) -> tuple[int, ...]:
+    return tuple(E.encode_with_special(text))
+
+
 def ids(text: str) -> list[int]:
-    return E.encode_with_special(text)
+    return list(_ids(text))
 
 
 def random_ids(rng: random.Random) -> list[int]:
@@ -56,58 +64,81 @@ def random_ids(rng: random.Random) -> list[int]:
     return out
 
 
+LEGAL = [
+    "<|channel|>analysis<|message|>Let me see é<|end|><|start|>assistant<|channel|>commentary to=functions.f "
+    '<|constrain|>json<|message|>{"a":"👩‍🚀"}<|call|><|start|>functions.f to=assistant<|channel|>commentary<|message|>1'
+    "<|end|><|start|>assistant<|channel|>final<|message|>Done.<|return|>",
+    "<|channel|>commentary<|message|>Wait.<|end|><|start|>assistant to=python<|channel|>analysis code<|message|>1<|call|>"
+    "<|start|>python to=assistant<|channel|>analysis<|message|>1<|end|><|start|>assistant<|channel|>final<|message|>中<|return|>",
+    "I cannot help with that.<|return|>",
+]
+
+
 def mutated(rng: random.Random) -> list[int]:
-    """A legal stream with a few tokens lost, doubled, moved or replaced."""
-    out = ids(
-        "<|channel|>analysis<|message|>Let me see é<|end|><|start|>assistant<|channel|>commentary to=functions.f "
-        '<|constrain|>json<|message|>{"a":"👩‍🚀"}<|call|><|start|>functions.f to=assistant<|channel|>commentary<|message|>1'
-        "<|end|><|start|>assistant<|channel|>final<|message|>Done.<|return|>"
-    )
+    """One or two legal streams, spliced, with a few tokens lost, doubled, swapped, put in, replaced or cut off."""
+    out = ids(rng.choice(LEGAL))
+    if rng.random() < 0.3:
+        other = ids(rng.choice(LEGAL))
+        out = out[: rng.randrange(len(out) + 1)] + other[rng.randrange(len(other)) :]
     for _ in range(rng.randrange(1, 5)):
         if not out:
             break
         at = rng.randrange(len(out))
-        match rng.randrange(4):
+        strange = rng.choice([*CONTROL, *CONTROL, rng.randrange(201_100), -rng.getrandbits(70), 1 << 40])
+        match rng.randrange(7):
             case 0:
                 del out[at]
             case 1:
                 out.insert(at, out[at])
             case 2:
-                out[at] = rng.choice([*CONTROL, rng.randrange(201_100)])
+                out[at] = strange
             case 3:
+                out.insert(at, strange)
+            case 4:
                 out = out[:at] or out
+            case 5:
+                out[at : at + 2] = out[at : at + 2][::-1]
+            case 6:
+                marks = [n for n, i in enumerate(out) if i in CONTROL]
+                if marks:
+                    del out[rng.choice(marks)]
     return out
 
 
 def check(sequence: list[int]) -> None:
-    events = parse(sequence, E)
+    """Everything that holds for any sequence: total, loss-free, the same in pieces, markers never text."""
+    parser, events = StreamParser(E), []
+    for token in sequence:
+        events += parser.feed(token)
+    events += parser.finish()
+    assert events == parse(sequence, E)
     assert ids_of(events) == sequence
-    for cut in ("role", None):
-        assert ids_of(parse(sequence, E, None if cut is None else "assistant")) == sequence
+    assert ids_of(parse(sequence, E, None)) == sequence
     open_ = False
     for event in events:
         if isinstance(event, MessageStart):
-            assert not open_
+            assert not open_ and set(event.repairs) <= set(REPAIRS)
             open_ = True
         elif isinstance(event, MessageEnd):
             assert open_
             open_ = False
         elif isinstance(event, Delta):
             assert open_
+            assert not any(E.is_special(i) for i in event.ids), "a control token became text"
         elif isinstance(event, Quarantined):
             assert event.reason in REASONS
             assert event.ids
     assert not open_
-    for spoken in fold(events).messages:
-        assert not any(name in spoken.text for name in E.special_tokens), "a control token became text"
+    fold(events)
 
 
 @pytest.mark.fuzz
-def test_total_and_loss_free() -> None:
+@pytest.mark.parametrize("make", [random_ids, mutated])
+def test_total_and_loss_free(make: Callable[[random.Random], list[int]], compared: Any) -> None:
     rng = random.Random(1)
-    for _ in range(200_000 if FULL else 4_000):
-        check(random_ids(rng))
-        check(mutated(rng))
+    for _ in range(200_000 if FULL else 3_000):
+        check(make(rng))
+        compared(f"{make.__name__} sequences parsed in pieces and at once")
 
 
 def test_text_that_spells_control_tokens_is_text() -> None:
@@ -155,10 +186,65 @@ def single(byte: int) -> list[int]:
     return [next(i for i in range(256) if E.token_bytes(i) == bytes([byte]))]
 
 
+def header(rng: ho.Draw) -> str:
+    """A header after `<|start|>assistant`, in every spelling models are known to use."""
+    to = rng.choice(["functions.f", "functions.get_weather", "browser.search", "python", "f", rng.word()])
+    channel, kind = rng.choice(["analysis", "commentary", "final"]), rng.choice(["json", "code"])
+    on = f"<|channel|>{channel}"
+    return rng.choice([on, on, f"{on} to={to}", f" to={to}{on}", f"{on} to={to} <|constrain|>{kind}", f"{on} to={to}<|constrain|>{kind}",
+                       f" to={to}{on} <|constrain|>{kind}", f" to={to}{on} {kind}", f"{on} to={to} {kind}"])  # fmt: skip
+
+
+def sampled(rng: ho.Draw) -> list[int]:
+    """A well-formed completion as models write it; its contents may spell control tokens."""
+    out: list[int] = []
+    for n in range(rng.randint(1, 4)):
+        begin = (
+            "" if n == 0 else rng.choice(["<|start|>assistant"] * 3 + ["<|start|>functions.f to=assistant"])
+        )
+        head = "<|channel|>commentary" if "functions.f to" in begin else header(rng)
+        out += ids(f"{begin}{head}<|message|>")
+        out += E.encode(rng.text() + rng.text())
+        out.append(rng.choice(CONTROL[1:2] + CONTROL[5:]))
+    return out
+
+
 @pytest.mark.fuzz
-@given(ho.conversations)
-@settings(max_examples=10_000 if FULL else 150, deadline=None)
-def test_equal_to_the_published_library_on_what_it_renders(conversation: Conversation) -> None:
+def test_equal_to_the_published_library_on_what_models_write(compared: Any) -> None:
+    import openai_harmony as oh
+
+    rng = ho.Draw(11)
+    for _ in range(20_000 if FULL else 500):
+        sequence = sampled(rng)
+        theirs = ho.oracle().parse_messages_from_completion_tokens(sequence, oh.Role.ASSISTANT)
+        events = parse(sequence, E)
+        ours = fold(events)
+        assert not ours.quarantined
+        assert {r for e in events if isinstance(e, MessageStart) for r in e.repairs} <= {
+            "call_on_analysis",
+            "call_on_final",
+        }
+        assert [
+            (m.start.role, m.start.name, m.start.channel, m.start.recipient, m.start.content_type, m.text) for m in ours.messages
+        ] == [
+            (t.author.role.value, t.author.name, t.channel, t.recipient, t.content_type, "".join(c.text for c in t.content))
+            for t in theirs
+        ]  # fmt: skip
+        compared("completions in the spellings of models parsed by both")
+
+
+@pytest.mark.fuzz
+def test_equal_to_the_published_library_on_what_it_renders(compared: Any) -> None:
+    @given(ho.conversations)
+    @settings(max_examples=10_000 if FULL else 150, deadline=None)
+    def one(conversation: Conversation) -> None:
+        same_as_the_library(conversation)
+        compared("rendered conversations parsed by both")
+
+    one()
+
+
+def same_as_the_library(conversation: Conversation) -> None:
     sequence = render(conversation, E, history="keep", next_role=None)
     try:
         theirs = ho.oracle().parse_messages_from_completion_tokens(sequence, None)
@@ -183,65 +269,6 @@ def test_equal_to_the_published_library_on_what_it_renders(conversation: Convers
                 assert start.content_type == theirs[n].content_type
 
 
-# What each malformed completion means: (completion, final, analysis, calls, reasons of quarantine, repairs).
-CORPUS = {
-    "M01": ("I must refuse<|end|><|start|>assistant<|channel|>final<|message|>Sorry.<|return|>", "Sorry.", "", [], ["no_markup"], []),
-    "M02": ("I'm sorry, but I can't help with that.<|return|>", "", "", [], ["no_markup"], []),
-    "M03": ("<|channel|>analysis We need to<|end|>", "", "We need to", [], [], ["no_message_token"]),
-    "M03b": ("<|channel|>final We need to<|end|>", "", "", [], ["no_message_token"], []),
-    "M03c": ("<|channel|>analysis We need to<|message|>x<|end|>", "", "", [], ["header_junk"], []),
-    "M04": ("<|channel|>commentary?commentary?<|message|>x<|end|>", "", "", [], ["unknown_channel"], []),
-    "M05": ("<|channel|>??<|message|>x<|end|>", "", "", [], ["unknown_channel"], []),
-    "M06": ("<|channel|><|message|>x<|end|>", "", "", [], ["no_channel_name"], []),
-    "M07": ("<|channel|>analysis<|message|>t<|end|><|start|><|start|>assistant<|channel|>final<|message|>x<|return|>",
-            "x", "t", [], [], ["doubled_start"]),
-    "M08": ("<|channel|>analysis<|message|>t<|end|>assistant<|channel|>final<|message|>x<|return|>", "x", "t", [], [], ["missing_start"]),
-    "M09": ("<|channel|>analysis<|message|>t<|end|><|start|>assistantassistant<|channel|>final<|message|>x<|return|>",
-            "", "t", [], ["unknown_role"], []),
-    "M10": ("<|channel|>analysis<|message|>t<|end|>commentary to=functions.f x", "", "t", [], ["text_between_messages"], []),
-    "M10b": ("<|channel|>analysis<|message|>t<|end|>commentary to=functions.f<|message|>x<|call|>", "", "t", [], ["text_between_messages"], []),
-    "M11": ("<|channel|>commentary to=functions.f<|channel|>commentary <|constrain|>json<|message|>{}<|call|>", "", "",
-            ["functions.f"], [], ["doubled_channel"]),
-    "M12": ("<|channel|>commentary to=functions.f<|constrain|>json<|message|>{}<|call|>", "", "", ["functions.f"], [], []),
-    "M13": ("<|channel|>final <|constrain|>json<|message|>{}<|return|>", "{}", "", [], [], []),
-    "M14": ("<|channel|>commentary to=functions.f json<|message|>{}<|call|>", "", "", ["functions.f"], [], []),
-    "M15": ("<|channel|>analysis to=functions.f code<|message|>{}<|call|>", "", "", ["functions.f"], [], ["call_on_analysis"]),
-    "M16": ("<|channel|>final to=functions.f<|message|>{}<|call|>", "", "", ["functions.f"], [], ["call_on_final"]),
-    "M17": (" to=functions.f<|channel|>commentary<|message|>{}<|call|>", "", "", ["functions.f"], [], []),
-    "M18": ("<|channel|>commentary to=f<|message|>{}<|call|>", "", "", ["f"], [], []),
-    "M19": ("<|channel|>commentary to=functions.browser.search<|message|>{}<|call|>", "", "", ["functions.browser.search"], [], []),
-    "M20": ("<|channel|>commentary to=functions.python<|message|>print(1)<|call|>", "", "", ["functions.python"], [], []),
-    "M21": ('<|channel|>commentary to=functions.f<|message|>{"a": 1', "", "", ["functions.f"], [], []),
-    "M22": ('<|channel|>commentary to=functions.f<|message|>{"a": 1}<|end|>', "", "", ["functions.f"], [], []),
-    "M23": ("<|channel|>final<|message|>text<|start|>assistant<|channel|>analysis<|message|>secret<|end|>", "text", "secret", [], [], []),
-    "M23b": ("<|channel|>final<|message|>text<|channel|>analysis<|message|>secret<|end|>", "text", "secret", [], [], ["missing_start"]),
-    "M23c": ("<|channel|>final<|message|>text<|message|>secret<|end|>", "text", "", [], ["message_token_in_content"], []),
-    "M25": ("<|channel|>final<|message|>x<|end|>trailing words", "x", "", [], ["text_between_messages"], []),
-    "M26": ("<|channel|>commentary<|message|>answer<|return|>", "", "", [], [], []),
-    "M27": ("<|channel|>commentary to=query_dataset<|channel|>commentary<|message|>{}<|call|>", "", "", ["query_dataset"], [],
-            ["doubled_channel"]),
-    "M28": ("<|channel|>commentary to=browser.open<|message|>{}<|call|>", "", "", ["browser.open"], [], []),
-    "two channels": ("<|channel|>final to=functions.f<|channel|>analysis<|message|>x<|call|>", "", "", [], ["two_channels"], []),
-    "control in name": ("<|channel|>commentary to=functions.<|constrain|>f g<|message|>x<|call|>", "", "", [], ["header_junk"], []),
-    "no channel": ("<|message|>secret<|end|>", "", "", [], [], []),
-    "cut header": ("<|channel|>final", "", "", [], ["cut_in_header"], []),
-    "reserved": ("<|channel|>final<|message|>a<|reserved_200009|>b<|return|>", "ab", "", [], ["not_text"], []),
-    "nothing": ("", "", "", [], [], []),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CORPUS)
-def test_malformed_corpus(name: str) -> None:
-    text, final, analysis, calls, reasons, repairs = CORPUS[name]
-    events = parse(ids(text), E)
-    out = fold(events)
-    assert (out.final, out.analysis) == (final, analysis)
-    assert [c.recipient for c in out.tool_calls] == calls
-    assert [q.reason for q in out.quarantined] == reasons
-    assert [r for e in events if isinstance(e, MessageStart) for r in e.repairs] == repairs
-    check(ids(text))
-
-
 def test_m24_cut_inside_a_character() -> None:
     half = E.encode("👩")[:1]
     events = parse([*ids("<|channel|>final<|message|>ab"), *half], E)
@@ -251,7 +278,8 @@ def test_m24_cut_inside_a_character() -> None:
 
 
 def test_a_truncated_call_is_not_complete() -> None:
-    whole, cut = (fold(parse(ids(CORPUS[m][0]), E)).tool_calls[0] for m in ("M22", "M21"))
+    begun = '<|channel|>commentary to=functions.f<|message|>{"a": 1'
+    whole, cut = (fold(parse(ids(begun + end), E)).tool_calls[0] for end in ("}<|end|>", ""))
     assert whole.complete
     assert not cut.complete
 

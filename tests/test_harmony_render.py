@@ -38,9 +38,17 @@ E = o200k_harmony()
 
 
 @pytest.mark.fuzz
-@given(ho.conversations)
-@many
-def test_equal_to_the_published_library(conversation: Conversation) -> None:
+def test_equal_to_the_published_library(compared: Any) -> None:
+    @given(ho.conversations)
+    @many
+    def one(conversation: Conversation) -> None:
+        same_as_the_library(conversation)
+        compared("conversations rendered by both, under two history rules")
+
+    one()
+
+
+def same_as_the_library(conversation: Conversation) -> None:
     assert render(conversation, E, history="parity") == ho.oracle_ids(conversation)
     assert render(conversation, E, history="keep", next_role=None) == ho.oracle_ids(
         conversation, drop=False, next_role=None
@@ -48,9 +56,17 @@ def test_equal_to_the_published_library(conversation: Conversation) -> None:
 
 
 @pytest.mark.fuzz
-@given(ho.parameters)
-@many
-def test_schemas_equal_to_the_published_library(parameters: dict[str, Any]) -> None:
+def test_schemas_equal_to_the_published_library(compared: Any) -> None:
+    @given(ho.parameters)
+    @many
+    def one(parameters: dict[str, Any]) -> None:
+        same_schema_as_the_library(parameters)
+        compared("schemas rendered by both")
+
+    one()
+
+
+def same_schema_as_the_library(parameters: dict[str, Any]) -> None:
     functions = (Function("f", "", parameters),)
     conversation = Conversation.of(
         Message("developer", DeveloperContent(None, (Namespace("functions", None, functions),)))

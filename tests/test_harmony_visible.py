@@ -98,7 +98,7 @@ def hidden_replaced(sequence: list[int], rng: random.Random) -> list[int]:
 
 
 @pytest.mark.fuzz
-def test_the_visible_stream_does_not_depend_on_what_is_hidden() -> None:
+def test_the_visible_stream_does_not_depend_on_what_is_hidden(compared: Any) -> None:
     """Events, their boundaries and ids: the same to the byte for any words of thinking, calls and foreign messages."""
     rng, n, changed = random.Random(7), 100_000 if FULL else 2_000, 0
     for _ in range(n):
@@ -107,13 +107,12 @@ def test_the_visible_stream_does_not_depend_on_what_is_hidden() -> None:
         changed += other != sequence
         assert seen(other) == seen(sequence)
     assert changed > n / 3
-    print(
-        f"\nnon-interference: {n:,} sequences compared with a twin, {changed:,} of them with other hidden words"
-    )
+    compared("sequences compared with a twin, byte for byte", n)
+    compared("of them with other hidden words", changed)
 
 
 @pytest.mark.fuzz
-def test_streamed_or_not_is_the_same() -> None:
+def test_streamed_or_not_is_the_same(compared: Any) -> None:
     rng = random.Random(8)
     for _ in range(20_000 if FULL else 500):
         sequence = mutated(rng) if rng.random() < 0.7 else random_ids(rng)
@@ -124,6 +123,7 @@ def test_streamed_or_not_is_the_same() -> None:
         shown = sum(len(e.ids) for e in one_by_one)
         assert gate.withheld + shown == len(sequence)
         assert fold(one_by_one).final == fold(parse(sequence, E)).final
+        compared("streams compared with the whole")
 
 
 SECRET = [

@@ -3,6 +3,7 @@
 from motet.harmony.builtin import BROWSER, BUILTIN, PYTHON
 from motet.harmony.events import (
     REASONS,
+    REPAIRS,
     Artefact,
     Delta,
     Event,
@@ -42,6 +43,7 @@ __all__ = [
     "PYTHON",
     "Quarantined",
     "REASONS",
+    "REPAIRS",
     "RenderError",
     "ResponseFormat",
     "Spoken",

@@ -87,8 +87,24 @@ REASONS = {
     "header_junk": "words in a header that mean nothing there",
     "header_not_text": "bytes or control tokens in a header that cannot stand there",
     "message_token_in_content": "<|message|> inside content",
+    "doubled_message": "a second <|message|> right after the first",
     "constrain_token_in_content": "<|constrain|> inside content",
     "not_text": "an id that stands for no text: reserved, or not in the vocabulary",
+}
+
+
+REPAIRS = {
+    "no_message_token": "thinking without <|message|> before it",
+    "doubled_start": "<|start|> twice",
+    "missing_start": "a header without its <|start|>",
+    "missing_role": "<|start|> right before <|channel|>, without a role",
+    "doubled_role": "the role twice, with <|start|> forgotten or not",
+    "doubled_channel": "the same channel twice",
+    "doubled_recipient": "the same recipient twice",
+    "empty_constrain": "<|constrain|> without a word",
+    "call_on_analysis": "a function called on analysis",
+    "call_on_final": "a call on final",
+    "no_markup": "shown as the answer because the policy says so",
 }
 
 

@@ -7,12 +7,14 @@ format; knows no tools, no policy and no model.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from motet.harmony.events import Delta, Event, MessageEnd, MessageStart, Quarantined, Stop
+from motet.tokenizer import TokenizerError
 
 if TYPE_CHECKING:
     from motet.tokenizer import Encoding
@@ -36,6 +38,15 @@ class _Bad:
 _Parts = list[tuple[str, str]]
 
 
+@functools.lru_cache(maxsize=8)
+def _tables(encoding: Encoding) -> tuple[frozenset[int], dict[int, str], dict[int, bytes]]:
+    """Special ids; text of ids whose bytes are whole characters and bytes of ids, as far as these have been met.
+
+    Shared by all parsers of a vocabulary.
+    """
+    return frozenset(encoding.special_tokens.values()), {}, {}
+
+
 class StreamParser:
     """Reads one stream. `feed` returns the events an id completes, `finish` those the end of the stream completes.
 
@@ -52,7 +63,7 @@ class StreamParser:
         self._stops: dict[int, Stop] = {self._end: "end", ret: "return", call: "call"}
         if "<|endoftext|>" in encoding.special_tokens:
             self._stops[encoding.special("<|endoftext|>")] = "endoftext"
-        self._special = frozenset(encoding.special_tokens.values())
+        self._special, self._whole, self._known = _tables(encoding)
         self._state = self._in_header if role is not None else self._between
         self._role = role
         self._held: list[int] = []  # ids of a header or of quarantine, not yet in an event
@@ -60,6 +71,7 @@ class StreamParser:
         self._fresh = True  # nothing but the prompt's own header has been read
         self._decoder = encoding.stream_decoder()
         self._pending: list[int] = []  # ids whose bytes do not make a character yet
+        self._begun = False  # the open message has some content
 
     def feed(self, token: int) -> list[Event]:
         """The events this id completes, often none. Any integer is legal input."""
@@ -81,32 +93,39 @@ class StreamParser:
     # --- states: each takes a token and returns events ---
 
     def _in_content(self, token: int) -> list[Event]:
+        if self._begun and not self._pending and token in self._whole:
+            return [Delta(self._whole[token], (token,))]
         if token not in self._special:
-            text = self._text(token)
-            if text is None:
-                return [*self._flush(), Quarantined((token,), self._show([token]), "not_text")]
-            if not self._pending:
-                if text:
-                    return [Delta(text, (token,))]
-                self._pending.append(token)
-                return []
-            self._pending.append(token)
-            if not text:
-                return []
-            ids, self._pending = tuple(self._pending), []
-            return [Delta(text, ids)]
+            return self._word(token)
         if token in self._stops:
             return self._close(self._stops[token], (token,))
         if token == self._start:
             return [*self._close("boundary", ()), *self._between(token)]
         if token == self._channel:  # a header follows, its <|start|> forgotten
             return [*self._close("boundary", ()), *self._between(token)]
+        if token == self._message and not self._begun:
+            self._begun = True  # a second doubling is none
+            return [Quarantined((token,), self._show([token]), "doubled_message")]
         if token in (self._message, self._constrain):
             events = self._close("boundary", ())
             which = "message" if token == self._message else "constrain"
             self._state, self._reason, self._held = self._in_quarantine, f"{which}_token_in_content", [token]
             return events
         return [*self._flush(), Quarantined((token,), self._show([token]), "not_text")]
+
+    def _word(self, token: int) -> list[Event]:
+        """An id of content that is no control token."""
+        text = self._text(token)
+        if text is None:
+            return [*self._flush(), Quarantined((token,), self._show([token]), "not_text")]
+        self._begun = True
+        self._pending.append(token)
+        if not text:
+            return []
+        ids, self._pending = tuple(self._pending), []
+        if len(ids) == 1 and text.encode() == self._encoding.token_bytes(token):
+            self._whole[token] = text
+        return [Delta(text, ids)]
 
     def _in_header(self, token: int) -> list[Event]:
         if token == self._message:
@@ -156,7 +175,7 @@ class StreamParser:
             self._state, self._reason = self._in_quarantine, header.reason
             return []
         self._state, self._held, self._role = self._in_content, [], None
-        self._decoder, self._pending = self._encoding.stream_decoder(), []
+        self._decoder, self._pending, self._begun = self._encoding.stream_decoder(), [], False
         return [_with_ids(header, held)]
 
     def _close(self, stop: Stop, ids: tuple[int, ...]) -> list[Event]:
@@ -201,7 +220,7 @@ class StreamParser:
         if author != (["assistant"] if self._role is None else []):
             return None
         body = self._held[at + 1 :]
-        if any(i in self._special or not self._has_bytes(i) for i in body):
+        if any(self._bytes(i) is None for i in body):
             return None
         for n in range(1, min(len(body), 9)):
             name = self._encoding.decode_bytes(body[:n])
@@ -228,24 +247,26 @@ class StreamParser:
             if self._channel not in held:
                 return _Bad("text_between_messages")
             repairs.append("missing_start")
-            if parts[0] == ("text", "") and parts[1][0] == "channel":
-                role = "assistant"
+        if role is None and parts[0] == ("text", "") and len(parts) > 1 and parts[1][0] == "channel":
+            role = "assistant"  # nobody else has channels to name
+            repairs += ["missing_role"] if started else []
         return read_header(parts, role, repairs)
 
     def _parts(self, ids: Sequence[int]) -> _Parts | _Bad:
         """The header cut at its control tokens; always begins with a "text" part."""
-        runs: list[tuple[str, list[int]]] = [("text", [])]
+        runs: list[tuple[str, list[bytes]]] = [("text", [])]
         for i in ids:
             if i == self._channel:
                 runs.append(("channel", []))
             elif i == self._constrain:
                 runs.append(("constrain", []))
-            elif i in self._special or not self._has_bytes(i):
-                return _Bad("header_not_text")
             else:
-                runs[-1][1].append(i)
+                data = self._bytes(i)
+                if data is None:
+                    return _Bad("header_not_text")
+                runs[-1][1].append(data)
         try:
-            return [(kind, self._encoding.decode_bytes(run).decode("utf-8")) for kind, run in runs]
+            return [(kind, b"".join(run).decode("utf-8")) for kind, run in runs]
         except UnicodeDecodeError:
             return _Bad("header_not_text")
 
@@ -258,19 +279,23 @@ class StreamParser:
 
     # --- ids to text ---
 
-    def _has_bytes(self, token: int) -> bool:
+    def _bytes(self, token: int) -> bytes | None:
+        """The bytes of an ordinary id; None for control tokens, gaps in the vocabulary and ids beyond it."""
+        if token in self._known:
+            return self._known[token]
         if token in self._special or not 0 <= token < self._encoding.n_vocab:
-            return False
+            return None
         try:
-            self._encoding.token_bytes(token)
-        except Exception:  # a gap in the vocabulary
-            return False
-        return True
+            data = self._encoding.token_bytes(token)
+        except TokenizerError:  # a gap
+            return None
+        self._known[token] = data
+        return data
 
     def _text(self, token: int) -> str | None:
         """The text this id completes; None if it stands for none."""
         text = self._decoder.feed(token) if 0 <= token < self._encoding.n_vocab else None
-        if text and "\ufffd" in text and not self._has_bytes(token):
+        if text and "\ufffd" in text and self._bytes(token) is None:
             return None
         return text
 
@@ -300,8 +325,9 @@ def read_header(parts: _Parts, role: str | None, repairs: list[str] | None = Non
             name, text = _channel_name(text)
             channels.append(name)
         elif kind == "constrain":
-            first, *rest = _split(text) or [""]
-            words += [(True, first), *((False, w) for w in rest)]
+            marked = _split(text)
+            words += [(n == 0, w) for n, w in enumerate(marked)]
+            repairs += [] if marked else ["empty_constrain"]
             continue
         words += [(False, w) for w in _split(text)]
     if "" in channels:
