@@ -4,6 +4,12 @@
 #include <stdexcept>
 #include <string>
 
+#if MOTET_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "ops.h"
 
 namespace motet {
@@ -28,11 +34,28 @@ bool cpu_has_avx512() {
 #endif
 }
 
+// The tile registers must exist and Linux must grant them: it keeps 8 KB more for threads that use them, on request.
+bool cpu_has_amx() {
+#if MOTET_AMX
+  constexpr unsigned amx_tile = 1u << 24, amx_int8 = 1u << 25;
+  constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+  unsigned a, b, c, d;
+  if (!cpu_has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (amx_tile | amx_int8)) != (amx_tile | amx_int8)) return false;
+  static const bool granted = syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+
 const Ops* find(const char* name) {
   if (!std::strcmp(name, "scalar")) return &scalar_ops();
 #if MOTET_X86
   if (!std::strcmp(name, "avx2") && cpu_has_avx2()) return &avx2_ops();
   if (!std::strcmp(name, "avx512") && cpu_has_avx512()) return &avx512_ops();
+#endif
+#if MOTET_AMX
+  if (!std::strcmp(name, "amx") && cpu_has_amx()) return &amx_ops();
 #endif
   return nullptr;
 }
@@ -43,7 +66,7 @@ const Ops* current = nullptr;
 
 int available_isas(const char** names, int max) {
   int n = 0;
-  for (const char* name : {"scalar", "avx2", "avx512"})
+  for (const char* name : {"scalar", "avx2", "avx512", "amx"})
     if (n < max && find(name)) names[n++] = name;
   return n;
 }
@@ -68,7 +91,7 @@ const Ops& ops() {
 #if MOTET_EMULATE_AVX512
       set_isa(cpu_has_avx2() ? "avx2" : "scalar");
 #else
-      set_isa(cpu_has_avx512() ? "avx512" : cpu_has_avx2() ? "avx2" : "scalar");
+      set_isa(cpu_has_amx() ? "amx" : cpu_has_avx512() ? "avx512" : cpu_has_avx2() ? "avx2" : "scalar");
 #endif
     }
   }

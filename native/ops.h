@@ -112,6 +112,9 @@ const Ops& scalar_ops();
 const Ops& avx2_ops();
 const Ops& avx512_ops();
 #endif
+#if MOTET_AMX
+const Ops& amx_ops();
+#endif
 
 // The table in use: the best the CPU has, or the one named by MOTET_ISA / set_isa. Throws std::runtime_error with a
 // sentence that lists what this CPU can run.

@@ -77,6 +77,59 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(
         np.testing.assert_array_equal(a.view(np.uint32), b[rows].view(np.uint32))
 
 
+@pytest.fixture(scope="module")
+def wide_weights() -> dict[str, Matrix]:
+    """Columns for several spans of ops/packed.h and a ragged last one; an odd number of tiles; experts of both kinds."""
+    rng = np.random.default_rng(6)
+    return {
+        "mxfp4": compare.stack("mxfp4", rng, 1, 70, 39 * 32),
+        "int8": compare.stack("int8", rng, 1, 33, 38 * 32 + 5),
+        "w1": compare.stack("mxfp4", rng, 3, 2 * 32, 20 * 32, pairs=True),
+        "w2": compare.stack("mxfp4", rng, 3, 20 * 32, 32),
+        "v1": compare.stack("int8", rng, 3, 2 * 19, 610, pairs=True),
+        "v2": compare.stack("int8", rng, 3, 610, 19),
+    }
+
+
+def _row_by_row(w: dict[str, Matrix], name: str, x: np.ndarray, rows: list[int]) -> np.ndarray:
+    """One product, or with `name` "w" or "v" a mixture of two experts of three, of these rows together."""
+    if name in w:
+        return kernels.linear(w[name], kernels.quantize(x[rows]))
+    width = w[name + "2"].cols
+    rng = np.random.default_rng(3)
+    gate, up, b2 = (rng.standard_normal((3, n)).astype(np.float32) for n in (width, width, x.shape[1]))
+    ids, weights = kernels.route(np.ascontiguousarray(x[rows, 4:7] * 3), 2)
+    out = x[rows].copy()
+    kernels.moe(
+        out, kernels.quantize(x[rows]), ids, weights, w[name + "1"], (gate, up), w[name + "2"], b2, 1.702, 7.0
+    )
+    return out
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["mxfp4", "int8", "w", "v"])
+def test_random_batches_on_any_number_of_threads_change_no_bit(
+    name: str, isa: str, wide_weights: dict[str, Matrix]
+) -> None:
+    """The truth: the portable target, one row at a time, one thread."""
+    rng = np.random.default_rng([8, len(isa), len(name)])
+    cols = wide_weights[name if name in wide_weights else name + "1"].cols
+    x = (rng.standard_normal((67, cols)) * np.exp(rng.standard_normal((67, 1)))).astype(np.float32)
+    before = kernels.threads()
+    try:
+        kernels.set_threads(1)
+        with kernels.use_isa("scalar"):
+            want = np.concatenate([_row_by_row(wide_weights, name, x, [i]) for i in range(len(x))])
+        with kernels.use_isa(isa):
+            for size in (67, *(int(rng.integers(1, 67)) for _ in range(12)), *range(1, 20)):
+                rows = rng.permutation(len(x))[:size].tolist()
+                kernels.set_threads(int(rng.integers(1, 4)))
+                got = _row_by_row(wide_weights, name, x, rows)
+                np.testing.assert_array_equal(got.view(np.uint32), want[rows].view(np.uint32), f"{size} rows")
+    finally:
+        kernels.set_threads(before)
+
+
 def test_threads_change_no_bit(expert_stack: dict[str, Matrix]) -> None:
     before = kernels.threads()
     try:

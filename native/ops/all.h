@@ -7,6 +7,7 @@
 #include "ops/math.h"
 #include "ops/rms_norm.h"
 #include "ops/quantize.h"
+#include "ops/packed.h"
 #include "ops/gemm.h"
 #include "ops/linear.h"
 #include "ops/kv.h"

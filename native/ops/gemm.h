@@ -1,5 +1,5 @@
-// One tile of 16 weight rows times any number of tokens, for every pair of weight kind and activation kind. The
-// callers (linear, moe) split tiles over threads and say where results go.
+// Two tiles (32 weight rows) times any number of tokens, for every pair of weight kind and activation kind. The callers
+// (linear, moe) split tiles over threads and say where results go.
 #pragma once
 
 namespace MOTET_NS {
@@ -51,7 +51,7 @@ static void f32_panel(const float* panel, int cols, const Token* tokens, float* 
 #pragma GCC unroll 4
     for (int t = 0; t < N; ++t) acc[t] = vfma(w, vset(tokens[t].x[k]), acc[t]);
   }
-  for (int t = 0; t < N; ++t) vstore(out + t * 16, acc[t]);
+  for (int t = 0; t < N; ++t) vstore(out + t * kOut, acc[t]);
 }
 
 template <int N>
@@ -64,13 +64,13 @@ static void bf16_direct(const uint16_t* tile, int cols, const Token* tokens, flo
 #pragma GCC unroll 4
     for (int t = 0; t < N; ++t) acc[t] = vfma(odd, vset(tokens[t].x[k + 1]), vfma(even, vset(tokens[t].x[k]), acc[t]));
   }
-  for (int t = 0; t < N; ++t) vstore(out + t * 16, acc[t]);
+  for (int t = 0; t < N; ++t) vstore(out + t * kOut, acc[t]);
 }
 
 struct Tile {
   const motet::Matrix* w;
   const uint8_t *data, *scales;
-  const void* panel;  // null = decode while multiplying
+  const float* panel;  // null = decode while multiplying
 };
 
 template <int N>
@@ -79,10 +79,9 @@ static void tile_tokens(const Tile& tile, const Token* tokens, float* out) {
   const int cols = w.blocks * motet::kBlock;
   if (tokens[0].q) {
     if (w.kind == motet::Kind::kInt8) int8_direct<N>(tile.data, tile.scales, w.blocks, tokens, out);
-    else if (tile.panel) mxfp4_panel<N>(static_cast<const uint8_t*>(tile.panel), tile.scales, w.blocks, tokens, out);
     else mxfp4_direct<N>(tile.data, tile.scales, w.blocks, tokens, out);
   } else if (tile.panel) {
-    f32_panel<N>(static_cast<const float*>(tile.panel), cols, tokens, out);
+    f32_panel<N>(tile.panel, cols, tokens, out);
   } else if (w.kind == motet::Kind::kBf16) {
     bf16_direct<N>(reinterpret_cast<const uint16_t*>(tile.data), cols, tokens, out);
   } else {
@@ -90,36 +89,39 @@ static void tile_tokens(const Tile& tile, const Token* tokens, float* out) {
   }
 }
 
-static size_t panel_bytes(const motet::Matrix& w) { return static_cast<size_t>(w.blocks) * motet::kBlock * 16 * 4; }
-
-// Calls done(first, count, values) with values [count][16] for successive groups of `row_of(0..n-1)`'s tokens.
-template <class RowOf, class Done>
-static void run_tile(const motet::Matrix& w, int matrix, int t, const motet::Acts& a, long n, RowOf row_of, int worker,
-                     Done done) {
-  Tile tile{&w, w.tile_data(matrix, t), w.scales ? w.tile_scales(matrix, t) : nullptr, nullptr};
-  const bool int8_acts = a.q != nullptr;
-  void* scratch = motet::worker_scratch(worker, panel_bytes(w));
-  if (int8_acts && w.kind == motet::Kind::kMxfp4 && n >= kPanelTokens) {
-    decode_mxfp4(tile.data, w.blocks, static_cast<uint8_t*>(scratch));
-    tile.panel = scratch;
-  } else if (!int8_acts && (w.kind == motet::Kind::kMxfp4 || w.kind == motet::Kind::kInt8 ||
-                            (w.kind == motet::Kind::kBf16 && n >= kPanelTokens))) {
-    decode_f32(w, tile.data, tile.scales, static_cast<float*>(scratch));
-    tile.panel = scratch;
+static void tile_group(const Tile& tile, const Token* tokens, int count, float* out) {
+  switch (count) {
+    case 1: return tile_tokens<1>(tile, tokens, out);
+    case 2: return tile_tokens<2>(tile, tokens, out);
+    case 3: return tile_tokens<3>(tile, tokens, out);
+    case 4: return tile_tokens<4>(tile, tokens, out);
+    default: return tile_tokens<kMaxTokens>(tile, tokens, out);
   }
-  alignas(64) float out[kMaxTokens * 16];
-  Token tokens[kMaxTokens];
-  for (long first = 0; first < n;) {
-    long left = n - first;
-    int count = left >= kMaxTokens ? kMaxTokens : left >= 4 ? 4 : static_cast<int>(left);
-    for (int i = 0; i < count; ++i) tokens[i] = token_of(a, row_of(first + i));
-    switch (count) {
-      case 1: tile_tokens<1>(tile, tokens, out); break;
-      case 2: tile_tokens<2>(tile, tokens, out); break;
-      case 3: tile_tokens<3>(tile, tokens, out); break;
-      case 4: tile_tokens<4>(tile, tokens, out); break;
-      default: tile_tokens<kMaxTokens>(tile, tokens, out); break;
+}
+
+// Tiles t .. t + n_tiles (1 or 2) of one matrix times all rows: done(first, count, values [count][32]) for successive tokens.
+template <class Done>
+static void run_panel(const motet::Matrix& w, int matrix, int t, int n_tiles, const Rows& rows, int worker, Done done) {
+  if (rows.packed) return packed_panel(w, matrix, t, n_tiles, rows, worker, done);
+  const motet::Acts& a = *rows.acts;
+  Tile tiles[2];
+  for (int i = 0; i < n_tiles; ++i) tiles[i] = {&w, w.tile_data(matrix, t + i), w.scales ? w.tile_scales(matrix, t + i) : nullptr, nullptr};
+  if (!a.q && (w.kind == motet::Kind::kMxfp4 || w.kind == motet::Kind::kInt8 ||
+               (w.kind == motet::Kind::kBf16 && rows.count >= kPanelTokens))) {
+    const size_t floats = static_cast<size_t>(w.blocks) * motet::kBlock * 16;
+    float* panels = static_cast<float*>(motet::worker_scratch(worker, 2 * floats * sizeof(float)));
+    for (int i = 0; i < n_tiles; ++i) {
+      decode_f32(w, tiles[i].data, tiles[i].scales, panels + i * floats);
+      tiles[i].panel = panels + i * floats;
     }
+  }
+  alignas(64) float out[kMaxTokens * kOut];
+  Token tokens[kMaxTokens];
+  for (long first = 0; first < rows.count;) {
+    const long left = rows.count - first;
+    const int count = left >= kMaxTokens ? kMaxTokens : left >= 4 ? 4 : static_cast<int>(left);
+    for (int i = 0; i < count; ++i) tokens[i] = token_of(a, rows.row(first + i));
+    for (int i = 0; i < n_tiles; ++i) tile_group(tiles[i], tokens, count, out + i * 16);
     done(first, count, out);
     first += count;
   }

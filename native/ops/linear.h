@@ -4,23 +4,28 @@
 namespace MOTET_NS {
 
 static void linear(const motet::Matrix& w, const motet::Acts& a, const float* bias, bool accumulate, float* out) {
-  const int tokens = a.rows;
-  // Tiles a thread takes at once: about 64 KB of weights, so that the shared counter and the prefetcher both have peace.
-  const long group = 1 + static_cast<long>(65536 / (w.data_tile + 1));
-  motet::parallel_for((w.tiles + group - 1) / group, [&](long item, int worker) {
-    for (long t = item * group; t < w.tiles && t < (item + 1) * group; ++t) {
-      const int row = static_cast<int>(t) * motet::kTile, n_rows = w.rows - row < 16 ? w.rows - row : 16;
-      const F b = bias ? vload_n(bias + row, n_rows) : vset(0.0f);
-      run_tile(w, 0, static_cast<int>(t), a, tokens, [](long i) { return i; }, worker,
-               [&](long first, int count, const float* values) {
-                 for (int i = 0; i < count; ++i) {
-                   float* y = out + static_cast<size_t>(first + i) * w.rows + row;
-                   F v = vadd(vload(values + i * 16), b);
-                   if (accumulate) v = vadd(vload_n(y, n_rows), v);
-                   vstore_n(y, v, n_rows);
-                 }
-               });
-    }
+  static Packed packed;  // kept between calls: one thread at a time owns the workers (bindings.cc)
+  Rows rows{&a, nullptr, a.rows};
+  if (packs(w, a, a.rows)) {
+    rows.packed = &packed;
+    packed.resize(groups_of(a.rows), a.blocks);
+    motet::parallel_for(groups_of(a.rows), [&](long g, int) { gather(rows, w.kind, g); });
+  }
+  const int together = w.tiles < 4 * motet::thread_count() ? 1 : 2;  // a router has two tiles: one a thread
+  motet::parallel_for((w.tiles + together - 1) / together, [&](long item, int worker) {
+    const int t = static_cast<int>(item) * together, row = t * motet::kTile, n_tiles = w.tiles - t < together ? w.tiles - t : together;
+    F b[2];
+    for (int i = 0; i < n_tiles; ++i) b[i] = bias ? vload_n(bias + row + 16 * i, w.rows - row - 16 * i) : vset(0.0f);
+    run_panel(w, 0, t, n_tiles, rows, worker, [&](long first, long count, const float* values) {
+      for (long j = 0; j < count; ++j)
+        for (int i = 0; i < n_tiles; ++i) {
+          const int n = w.rows - row - 16 * i;
+          float* y = out + static_cast<size_t>(first + j) * w.rows + row + 16 * i;
+          F v = vadd(vload(values + j * kOut + i * 16), b[i]);
+          if (accumulate) v = vadd(vload_n(y, n), v);
+          vstore_n(y, v, n);
+        }
+    });
   });
 }
 

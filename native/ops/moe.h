@@ -17,6 +17,7 @@ struct MoePlan {
   std::vector<int32_t> row, place;  // entry -> token; token * k + slot -> entry
   std::vector<long> begin;          // entries of expert e: [begin[e], begin[e + 1])
   std::vector<int32_t> used;        // experts with entries
+  std::vector<long> group;          // of expert e, where its gathered tokens begin; the last one: how many groups in all
 };
 
 static void plan_moe(const motet::MoeArgs& a, MoePlan& plan) {
@@ -27,8 +28,11 @@ static void plan_moe(const motet::MoeArgs& a, MoePlan& plan) {
   plan.begin.assign(experts + 1, 0);
   plan.used.clear();
   for (long i = 0; i < n; ++i) ++plan.begin[a.ids[i] + 1];
+  plan.group.assign(experts + 1, 0);
   for (int e = 0; e < experts; ++e) {
-    if (plan.begin[e + 1]) plan.used.push_back(e);
+    const long count = plan.begin[e + 1];
+    if (count) plan.used.push_back(e);
+    plan.group[e + 1] = plan.group[e] + (packs(a.w1, a.acts, count) ? groups_of(count) : 0);
     plan.begin[e + 1] += plan.begin[e];
   }
   std::vector<long> next(plan.begin.begin(), plan.begin.end() - 1);
@@ -39,45 +43,60 @@ static void plan_moe(const motet::MoeArgs& a, MoePlan& plan) {
   }
 }
 
+// The tokens of each used expert, those of experts with many gathered into `packed`. `index`: entry -> row of acts, or
+// null where entries are rows already.
+static void rows_of(const MoePlan& plan, const motet::Acts& acts, motet::Kind kind, const int32_t* index, Packed& packed,
+                    std::vector<int32_t>& own, std::vector<Rows>& rows) {
+  const long groups = plan.group.back();
+  packed.resize(groups, acts.blocks);
+  if (!index) {
+    for (size_t i = own.size(); i < plan.row.size(); ++i) own.push_back(static_cast<int32_t>(i));
+    index = own.data();
+  }
+  rows.clear();
+  for (int e : plan.used) {
+    const bool many = plan.group[e + 1] > plan.group[e];
+    rows.push_back({&acts, index + plan.begin[e], plan.begin[e + 1] - plan.begin[e], many ? &packed : nullptr, plan.group[e]});
+  }
+  motet::parallel_for(groups, [&](long g, int) {
+    size_t i = 0;
+    while (plan.group[plan.used[i] + 1] <= g) ++i;
+    gather(rows[i], kind, g - rows[i].first_group);
+  });
+}
+
 // hidden (entries, I) = act(W1 t + b1): a work item is a gate tile and its up tile for one expert.
-static void moe_up(const motet::MoeArgs& a, const MoePlan& plan, float* hidden) {
+static void moe_up(const motet::MoeArgs& a, const MoePlan& plan, const std::vector<Rows>& rows, float* hidden) {
   const long pairs = a.w1.tiles / 2;
   motet::parallel_for(static_cast<long>(plan.used.size()) * pairs, [&](long item, int worker) {
     const int e = plan.used[item / pairs], pair = static_cast<int>(item % pairs), col = pair * 16;
     const int width = a.width - col < 16 ? a.width - col : 16;
-    const long begin = plan.begin[e], n = plan.begin[e + 1] - begin;
     const F b_gate = vload_n(a.b1_gate + static_cast<size_t>(e) * a.width + col, width);
     const F b_up = vload_n(a.b1_up + static_cast<size_t>(e) * a.width + col, width);
-    auto row_of = [&](long i) { return static_cast<long>(plan.row[begin + i]); };
-    auto at = [&](long i) { return hidden + static_cast<size_t>(begin + i) * a.width + col; };
-    run_tile(a.w1, e, 2 * pair, a.acts, n, row_of, worker, [&](long first, int count, const float* values) {
-      for (int i = 0; i < count; ++i) vstore_n(at(first + i), vadd(vload(values + i * 16), b_gate), width);
-    });
-    run_tile(a.w1, e, 2 * pair + 1, a.acts, n, row_of, worker, [&](long first, int count, const float* values) {
-      for (int i = 0; i < count; ++i) {
-        float* h = at(first + i);
-        vstore_n(h, swiglu(vload_n(h, width), vadd(vload(values + i * 16), b_up), a.alpha, a.limit), width);
-      }
+    float* to = hidden + static_cast<size_t>(plan.begin[e]) * a.width + col;
+    run_panel(a.w1, e, 2 * pair, 2, rows[item / pairs], worker, [&](long first, long count, const float* values) {
+      for (long i = 0; i < count; ++i, values += kOut)
+        vstore_n(to + static_cast<size_t>(first + i) * a.width,
+                 swiglu(vadd(vload(values), b_gate), vadd(vload(values + 16), b_up), a.alpha, a.limit), width);
     });
   });
 }
 
 // y (entries, d) = W2 hidden + b2
-static void moe_down(const motet::MoeArgs& a, const MoePlan& plan, const motet::Acts& hidden, float* y) {
-  constexpr long group = 2;
-  const long groups = (a.w2.tiles + group - 1) / group;
-  motet::parallel_for(static_cast<long>(plan.used.size()) * groups, [&](long item, int worker) {
-    const int e = plan.used[item / groups];
-    const long begin = plan.begin[e], n = plan.begin[e + 1] - begin, from = item % groups * group;
-    for (long t = from; t < from + group && t < a.w2.tiles; ++t) {
-      const int col = static_cast<int>(t) * 16, width = a.hidden - col < 16 ? a.hidden - col : 16;
-      const F bias = vload_n(a.b2 + static_cast<size_t>(e) * a.hidden + col, width);
-      run_tile(a.w2, e, static_cast<int>(t), hidden, n, [&](long i) { return begin + i; }, worker,
-               [&](long first, int count, const float* values) {
-                 for (int i = 0; i < count; ++i)
-                   vstore_n(y + static_cast<size_t>(begin + first + i) * a.hidden + col, vadd(vload(values + i * 16), bias), width);
-               });
-    }
+static void moe_down(const motet::MoeArgs& a, const MoePlan& plan, const std::vector<Rows>& rows, float* y) {
+  const long panels = (a.w2.tiles + 1) / 2;
+  motet::parallel_for(static_cast<long>(plan.used.size()) * panels, [&](long item, int worker) {
+    const int e = plan.used[item / panels], t = static_cast<int>(item % panels) * 2, col = t * 16;
+    const int n_tiles = a.w2.tiles - t < 2 ? 1 : 2;
+    F bias[2];
+    for (int i = 0; i < n_tiles; ++i) bias[i] = vload_n(a.b2 + static_cast<size_t>(e) * a.hidden + col + 16 * i, a.hidden - col - 16 * i);
+    float* to = y + static_cast<size_t>(plan.begin[e]) * a.hidden + col;
+    run_panel(a.w2, e, t, n_tiles, rows[item / panels], worker, [&](long first, long count, const float* values) {
+      for (long j = 0; j < count; ++j)
+        for (int i = 0; i < n_tiles; ++i)
+          vstore_n(to + static_cast<size_t>(first + j) * a.hidden + 16 * i, vadd(vload(values + j * kOut + i * 16), bias[i]),
+                   a.hidden - col - 16 * i);
+    });
   });
 }
 
@@ -86,12 +105,15 @@ static void moe(const motet::MoeArgs& a) {
   static MoePlan plan;
   static std::vector<float> hidden, y, scale, padded;
   static std::vector<int8_t> q;
-  static std::vector<int32_t> sum, pair;
+  static std::vector<int32_t> sum, pair, own;
+  static Packed packed;
+  static std::vector<Rows> rows;
   plan_moe(a, plan);
   const size_t entries = plan.row.size(), blocks = a.w2.blocks;
   if (hidden.size() < entries * a.width) hidden.resize(entries * a.width);
   if (y.size() < entries * a.hidden) y.resize(entries * a.hidden);
-  moe_up(a, plan, hidden.data());
+  rows_of(plan, a.acts, a.w1.kind, plan.row.data(), packed, own, rows);
+  moe_up(a, plan, rows, hidden.data());
   motet::Acts acts{};
   acts.rows = static_cast<int>(entries);
   acts.blocks = static_cast<int>(blocks);
@@ -109,7 +131,8 @@ static void moe(const motet::MoeArgs& a) {
     pad(hidden.data(), acts.rows, a.width, a.round_bf16, padded.data());
     acts.x = padded.data();
   }
-  moe_down(a, plan, acts, y.data());
+  rows_of(plan, acts, a.w2.kind, nullptr, packed, own, rows);
+  moe_down(a, plan, rows, y.data());
   motet::parallel_for((a.tokens + 7) / 8, [&](long group, int) {
     for (long t = group * 8; t < a.tokens && t < (group + 1) * 8; ++t)
       for (int i = 0; i < a.hidden; i += 16) {

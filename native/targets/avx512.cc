@@ -48,6 +48,7 @@ static inline simde__m256 half_of(simde__m512 a, int i) {
 
 #include "targets/vec_avx512.h"
 #include "targets/dot_avx512.h"
+#include "targets/panel_avx512.h"
 #include "ops/all.h"
 
 namespace motet {

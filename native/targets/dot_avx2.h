@@ -7,18 +7,14 @@
 //
 // int8: maddubs(|w|, sign(a, w)) is at most 2*127*127 = 32258, so it never saturates, but leaves no room to add in int16.
 #pragma once
+#include "targets/operands.h"
 
 namespace MOTET_NS {
 
-struct Token {
-  const int8_t* q;
-  const float* scale;
-  const int32_t *sum, *pair;
-  const float* x;
-};
-
 constexpr int kMaxTokens = 4;
 constexpr int kPanelTokens = 6;
+constexpr int kPackedTokens = 6;
+constexpr int kGroup = 4;
 
 static inline __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline __m256i four(const int8_t* p) {  // four activations in every dword
@@ -47,29 +43,54 @@ static inline F add_block(F acc, __m256i a, __m256i b, F weight_scale, float act
   return vfma(vmul(dot, weight_scale), vset(activation_scale), acc);
 }
 
-template <int N>
-static void mxfp4_panel(const uint8_t* panel, const uint8_t* scales, int blocks, const Token* tokens, float* out) {
+struct PanelScope {
+  PanelScope() {}
+};
+static int32_t start_of(motet::Kind kind, int32_t, int32_t pair) { return kind == motet::Kind::kMxfp4 ? pair : 0; }
+
+static const uint8_t* decode(motet::Kind kind, const uint8_t* data, int blocks, uint8_t* to) {
+  if (kind == motet::Kind::kInt8) return data;
+  decode_mxfp4(data, blocks, to);
+  return to;
+}
+
+// One tile times a whole group (missing tokens are zeros).
+template <bool Mxfp4>
+static void multiply_tile(const Codes& tile, Group g, int blocks, float* out) {
   const __m256i ones = _mm256_set1_epi16(1);
-  for (int t = 0; t < N; ++t) vstore(out + t * 16, vset(0.0f));
-  for (int b = 0; b < blocks; ++b, panel += 512) {
-    __m256i sum[N][2];
-    for (int t = 0; t < N; ++t) sum[t][0] = sum[t][1] = _mm256_set1_epi32(tokens[t].pair[b]);
+  const uint8_t* codes = tile.codes;
+  for (int b = 0; b < blocks; ++b, codes += 512, g.q += kGroup * 32, g.scale += kGroup, g.start += kGroup) {
+    __m256i sum[kGroup][2];
+    for (int t = 0; t < kGroup; ++t) sum[t][0] = sum[t][1] = _mm256_set1_epi32(g.start[t]);
 #pragma GCC unroll 8
     for (int k = 0; k < 8; ++k) {
-      __m256i w0 = load256(panel + k * 64), w1 = load256(panel + k * 64 + 32);
+      const __m256i w0 = load256(codes + k * 64), w1 = load256(codes + k * 64 + 32);
+      const __m256i m0 = _mm256_abs_epi8(w0), m1 = _mm256_abs_epi8(w1);
 #pragma GCC unroll 4
-      for (int t = 0; t < N; ++t) {
-        __m256i a = four(tokens[t].q + b * 32 + k * 4);
-        sum[t][0] = _mm256_add_epi16(sum[t][0], _mm256_maddubs_epi16(w0, a));
-        sum[t][1] = _mm256_add_epi16(sum[t][1], _mm256_maddubs_epi16(w1, a));
+      for (int t = 0; t < kGroup; ++t) {
+        const __m256i a = four(g.q + t * 32 + k * 4);
+        if (Mxfp4) {
+          sum[t][0] = _mm256_add_epi16(sum[t][0], _mm256_maddubs_epi16(w0, a));
+          sum[t][1] = _mm256_add_epi16(sum[t][1], _mm256_maddubs_epi16(w1, a));
+        } else {
+          const __m256i p0 = _mm256_maddubs_epi16(m0, _mm256_sign_epi8(a, w0)), p1 = _mm256_maddubs_epi16(m1, _mm256_sign_epi8(a, w1));
+          sum[t][0] = _mm256_add_epi32(sum[t][0], _mm256_madd_epi16(p0, ones));
+          sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(p1, ones));
+        }
       }
     }
-    F scale = ve8m0_half(scales + b * 16);
+    const F scale = vload(tile.scales + b * 16);
 #pragma GCC unroll 4
-    for (int t = 0; t < N; ++t)
-      vstore(out + t * 16, add_block(vload(out + t * 16), _mm256_madd_epi16(sum[t][0], ones),
-                                     _mm256_madd_epi16(sum[t][1], ones), scale, tokens[t].scale[b]));
+    for (int t = 0; t < kGroup; ++t) {
+      const __m256i lo = Mxfp4 ? _mm256_madd_epi16(sum[t][0], ones) : sum[t][0], hi = Mxfp4 ? _mm256_madd_epi16(sum[t][1], ones) : sum[t][1];
+      vstore(out + t * kOut, add_block(vload(out + t * kOut), lo, hi, scale, g.scale[t]));
+    }
   }
+}
+
+static void multiply(PanelScope&, motet::Kind kind, const Codes* tiles, int n_tiles, Group g, int blocks, int, Ahead, float* acc) {
+  for (int i = 0; i < n_tiles; ++i)
+    kind == motet::Kind::kMxfp4 ? multiply_tile<true>(tiles[i], g, blocks, acc + i * 16) : multiply_tile<false>(tiles[i], g, blocks, acc + i * 16);
 }
 
 template <int N>
@@ -102,13 +123,13 @@ static void mxfp4_direct(const uint8_t* tile, const uint8_t* scales, int blocks,
       acc[t] = add_block(acc[t], _mm256_madd_epi16(sum[t][0], ones), _mm256_madd_epi16(sum[t][1], ones), scale,
                          tokens[t].scale[b]);
   }
-  for (int t = 0; t < N; ++t) vstore(out + t * 16, acc[t]);
+  for (int t = 0; t < N; ++t) vstore(out + t * kOut, acc[t]);
 }
 
 template <int N>
 static void int8_direct(const uint8_t* tile, const uint8_t* scales, int blocks, const Token* tokens, float* out) {
   const __m256i ones = _mm256_set1_epi16(1);
-  for (int t = 0; t < N; ++t) vstore(out + t * 16, vset(0.0f));
+  for (int t = 0; t < N; ++t) vstore(out + t * kOut, vset(0.0f));
   for (int b = 0; b < blocks; ++b, tile += 512) {
     __m256i sum[N][2];
     for (int t = 0; t < N; ++t) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
@@ -128,7 +149,7 @@ static void int8_direct(const uint8_t* tile, const uint8_t* scales, int blocks, 
     F scale = vload_bf16(reinterpret_cast<const uint16_t*>(scales) + b * 16);
 #pragma GCC unroll 4
     for (int t = 0; t < N; ++t)
-      vstore(out + t * 16, add_block(vload(out + t * 16), sum[t][0], sum[t][1], scale, tokens[t].scale[b]));
+      vstore(out + t * kOut, add_block(vload(out + t * kOut), sum[t][0], sum[t][1], scale, tokens[t].scale[b]));
   }
 }
 

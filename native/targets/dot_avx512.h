@@ -3,15 +3,9 @@
 // vpdpbusd takes unsigned weights and signed activations: MXFP4 codes are offset by 12 (twice the value + 12), int8
 // weights by 128, and the accumulator starts at minus the offset times the sum of the block's activations.
 #pragma once
+#include "targets/operands.h"
 
 namespace MOTET_NS {
-
-struct Token {
-  const int8_t* q;
-  const float* scale;
-  const int32_t *sum, *pair;
-  const float* x;
-};
 
 constexpr int kMaxTokens = 8;
 constexpr int kPanelTokens = 12;
@@ -31,36 +25,6 @@ static inline __m512i e2m1_codes() {
 constexpr int kAhead = 4096;
 static inline void ahead(const uint8_t* p, int bytes) {
   for (int i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + kAhead + i), _MM_HINT_T1);
-}
-
-static void decode_mxfp4(const uint8_t* tile, int blocks, uint8_t* panel) {
-  const __m512i codes = e2m1_codes(), low = _mm512_set1_epi8(15);
-  for (int i = 0; i < blocks * 4; ++i) {
-    __m512i n = load512(tile + i * 64);
-    _mm512_storeu_si512(panel + i * 128, _mm512_shuffle_epi8(codes, _mm512_and_si512(n, low)));
-    _mm512_storeu_si512(panel + i * 128 + 64, _mm512_shuffle_epi8(codes, _mm512_and_si512(_mm512_srli_epi16(n, 4), low)));
-  }
-}
-
-template <int N>
-static void mxfp4_panel(const uint8_t* panel, const uint8_t* scales, int blocks, const Token* tokens, float* out) {
-  F acc[N];
-  for (int t = 0; t < N; ++t) acc[t] = vset(0.0f);
-  for (int b = 0; b < blocks; ++b, panel += 512) {
-    __m512i sum[N];
-    for (int t = 0; t < N; ++t) sum[t] = _mm512_set1_epi32(-12 * tokens[t].sum[b]);
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) {
-      __m512i w = load512(panel + k * 64);
-#pragma GCC unroll 8
-      for (int t = 0; t < N; ++t) sum[t] = _mm512_dpbusd_epi32(sum[t], w, four(tokens[t].q + b * 32 + k * 4));
-    }
-    F scale = ve8m0_half(scales + b * 16);
-#pragma GCC unroll 8
-    for (int t = 0; t < N; ++t)
-      acc[t] = vfma(vmul(_mm512_cvtepi32_ps(sum[t]), scale), vset(tokens[t].scale[b]), acc[t]);
-  }
-  for (int t = 0; t < N; ++t) vstore(out + t * 16, acc[t]);
 }
 
 template <int N>
@@ -88,7 +52,7 @@ static void mxfp4_direct(const uint8_t* tile, const uint8_t* scales, int blocks,
     for (int t = 0; t < N; ++t)
       acc[t] = vfma(vmul(_mm512_cvtepi32_ps(sum[t]), scale), vset(tokens[t].scale[b]), acc[t]);
   }
-  for (int t = 0; t < N; ++t) vstore(out + t * 16, acc[t]);
+  for (int t = 0; t < N; ++t) vstore(out + t * kOut, acc[t]);
 }
 
 template <int N>
@@ -111,7 +75,7 @@ static void int8_direct(const uint8_t* tile, const uint8_t* scales, int blocks, 
     for (int t = 0; t < N; ++t)
       acc[t] = vfma(vmul(_mm512_cvtepi32_ps(sum[t]), scale), vset(tokens[t].scale[b]), acc[t]);
   }
-  for (int t = 0; t < N; ++t) vstore(out + t * 16, acc[t]);
+  for (int t = 0; t < N; ++t) vstore(out + t * kOut, acc[t]);
 }
 
 static long int8_work(long steps) {

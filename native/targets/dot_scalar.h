@@ -4,18 +4,15 @@
 //   acc = fma(float(dot) * weight_scale, activation_scale, acc), block after block.
 // That order is the same in every form and on every target, so a row's bits never depend on the batch around it.
 #pragma once
+#include "targets/operands.h"
 
 namespace MOTET_NS {
 
-struct Token {  // one row of Acts
-  const int8_t* q;
-  const float* scale;
-  const int32_t *sum, *pair;
-  const float* x;
-};
-
 constexpr int kMaxTokens = 4;       // tokens a microkernel takes at once
-constexpr int kPanelTokens = 6;     // from this many tokens on, decode a tile once and reuse it
+constexpr int kPanelTokens = 6;     // from this many tokens on, decode a float tile once and reuse it
+constexpr int kPackedTokens = 6;    // from this many tokens on, int8 products take the form in packed.h
+constexpr int kGroup = 4;           // tokens gathered together for it
+
 static const int8_t kE2M1Doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 // MXFP4 tile -> int8 codes of twice the value, [block][8][16 rows][4]
@@ -39,28 +36,40 @@ static inline F block_dot(const int8_t* w, const int8_t* q) {  // w [8][16][4]
   return r;
 }
 
-template <int N>
-static void mxfp4_panel(const uint8_t* panel, const uint8_t* scales, int blocks, const Token* tokens, float* out) {
-  for (int t = 0; t < N; ++t) {
-    F acc = vset(0.0f);
-    for (int b = 0; b < blocks; ++b) {
-      F dot = block_dot(reinterpret_cast<const int8_t*>(panel) + b * 512, tokens[t].q + b * 32);
-      acc = vfma(vmul(dot, ve8m0_half(scales + b * 16)), vset(tokens[t].scale[b]), acc);
-    }
-    vstore(out + t * 16, acc);
-  }
+struct PanelScope {  // what a target sets up around a panel
+  PanelScope() {}
+};
+
+static int32_t start_of(motet::Kind, int32_t, int32_t) { return 0; }
+
+// Codes of `blocks` blocks, in `to` unless the tile holds them already.
+static const uint8_t* decode(motet::Kind kind, const uint8_t* data, int blocks, uint8_t* to) {
+  if (kind == motet::Kind::kInt8) return data;
+  decode_mxfp4(data, blocks, to);
+  return to;
+}
+
+// acc [tokens][32] += the blocks of one or two tiles times a group
+static void multiply(PanelScope&, motet::Kind, const Codes* tiles, int n_tiles, Group g, int blocks, int tokens, Ahead, float* acc) {
+  for (int i = 0; i < n_tiles; ++i)
+    for (int b = 0; b < blocks; ++b)
+      for (int t = 0; t < tokens; ++t) {
+        float* to = acc + t * kOut + i * 16;
+        F dot = block_dot(reinterpret_cast<const int8_t*>(tiles[i].codes) + b * 512, g.q + (b * kGroup + t) * 32);
+        vstore(to, vfma(vmul(dot, vload(tiles[i].scales + b * 16)), vset(g.scale[b * kGroup + t]), vload(to)));
+      }
 }
 
 template <int N>
 static void mxfp4_direct(const uint8_t* tile, const uint8_t* scales, int blocks, const Token* tokens, float* out) {
-  for (int t = 0; t < N; ++t) vstore(out + t * 16, vset(0.0f));
+  for (int t = 0; t < N; ++t) vstore(out + t * kOut, vset(0.0f));
   uint8_t panel[512];
   for (int b = 0; b < blocks; ++b) {
     decode_mxfp4(tile + b * 256, 1, panel);
     F scale = ve8m0_half(scales + b * 16);
     for (int t = 0; t < N; ++t) {
       F dot = block_dot(reinterpret_cast<const int8_t*>(panel), tokens[t].q + b * 32);
-      vstore(out + t * 16, vfma(vmul(dot, scale), vset(tokens[t].scale[b]), vload(out + t * 16)));
+      vstore(out + t * kOut, vfma(vmul(dot, scale), vset(tokens[t].scale[b]), vload(out + t * kOut)));
     }
   }
 }
@@ -74,7 +83,7 @@ static void int8_direct(const uint8_t* tile, const uint8_t* scales, int blocks, 
       F scale = vload_bf16(reinterpret_cast<const uint16_t*>(scales) + b * 16);
       acc = vfma(vmul(dot, scale), vset(tokens[t].scale[b]), acc);
     }
-    vstore(out + t * 16, acc);
+    vstore(out + t * kOut, acc);
   }
 }
 

@@ -1,6 +1,6 @@
 """Each op by one name: native code, or its plain numpy twin when MOTET_KERNELS=numpy.
 
-Knows arrays and packed matrices, no model. `isa()` names the instruction set in use; MOTET_ISA (scalar, avx2, avx512)
+Knows arrays and packed matrices, no model. `isa()` names the instruction set in use; MOTET_ISA (scalar, avx2, avx512, amx)
 forces one, MOTET_THREADS sets the number of threads.
 """
 
@@ -70,7 +70,7 @@ else:
 
 
 def isa() -> str:
-    """The instruction set in use: scalar, avx2, avx512, or numpy."""
+    """The instruction set in use: scalar, avx2, avx512, amx, or numpy."""
     return str(_ops._native.isa()) if backend == "native" else "numpy"
 
 
