@@ -141,7 +141,7 @@ def _understood(hint: Any) -> Any:
 
 
 def _schema(model: type[BaseModel], described: Mapping[str, str]) -> dict[str, Any]:
-    schema = _bare(model.model_json_schema(by_alias=True))
+    schema = bare(model.model_json_schema(by_alias=True))
     for name, text in described.items():
         if name in schema["properties"]:
             schema["properties"][name].setdefault("description", text)
@@ -150,10 +150,10 @@ def _schema(model: type[BaseModel], described: Mapping[str, str]) -> dict[str, A
     return shown
 
 
-def _bare(schema: Any, inside: bool = False) -> Any:
+def bare(schema: Any, inside: bool = False) -> Any:
     """Without the titles that pydantic makes up and defaults of null, which say nothing to a model."""
     if isinstance(schema, list):
-        return [_bare(s) for s in schema]
+        return [bare(s) for s in schema]
     if not isinstance(schema, dict):
         return schema
     keep = {
@@ -162,7 +162,7 @@ def _bare(schema: Any, inside: bool = False) -> Any:
         if inside or not (k == "title" or (k == "default" and not isinstance(v, str | int | float)))
     }
     return {
-        k: v if k == "default" and not inside else _bare(v, k in ("properties", "$defs") and not inside)
+        k: v if k == "default" and not inside else bare(v, k in ("properties", "$defs") and not inside)
         for k, v in keep.items()
     }
 

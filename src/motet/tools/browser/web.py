@@ -1,0 +1,288 @@
+"""Pages from the web, and the search services that find them; keys come from the environment.
+
+A page's address is checked where it counts: the connection goes to the very address that was found harmless, at every
+redirect again, so that neither a redirect nor a name that resolves differently a moment later leads into a private
+network. Knows no page stack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from motet.errors import UserError
+from motet.tools import base
+from motet.tools.browser import corpus
+from motet.tools.browser import page as pages
+from motet.tools.browser.page import Page
+from motet.tools.browser.tool import Hit
+
+if TYPE_CHECKING:
+    import httpx
+
+AGENT = "motet (a tool of a language model)"
+MAX_REDIRECTS = 5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one fetch may take. `tries` counts the first one too."""
+
+    bytes: int = 8 << 20
+    seconds: float = 30.0
+    tries: int = 3
+    backoff_s: float = 0.5
+
+
+def harmless(address: str) -> bool:
+    """Whether an IP address belongs to the public internet; an IPv4 address inside an IPv6 one counts as itself."""
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in ipaddress.ip_network("64:ff9b::/96") or ip in ipaddress.ip_network("::/96"):
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if ip in ipaddress.ip_network("64:ff9b:1::/48"):
+            return False
+        if inner is not None:
+            ip = inner
+    return ip.is_global and not ip.is_multicast
+
+
+class Refused(OSError):
+    """An address that is not to be visited; never tried again."""
+
+
+class _Busy(OSError):
+    """An answer worth a second try, perhaps after `wait_s`."""
+
+    def __init__(self, text: str, wait_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.wait_s = wait_s
+
+
+def _client(private: bool, seconds: float) -> httpx.Client:
+    """A client whose connections go to checked addresses only; no proxy, since a proxy would resolve names itself."""
+    import httpcore
+    import httpx
+
+    class Checked(httpcore.SyncBackend):
+        def connect_tcp(
+            self,
+            host: str,
+            port: int,
+            timeout: Any = None,
+            local_address: Any = None,
+            socket_options: Any = None,
+        ) -> httpcore.NetworkStream:
+            try:
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError) as e:
+                raise httpcore.ConnectError(f"the name {host} is not known ({e})") from None
+            addresses = list(dict.fromkeys(str(a[4][0]) for a in found))
+            if not private and (bad := [a for a in addresses if not harmless(a)]):
+                raise Refused(f"{host} is {bad[0]}, an address that is not public; it is not visited")
+            error: Exception = httpcore.ConnectError(f"{host} has no address")
+            for address in addresses:
+                try:
+                    return super().connect_tcp(address, port, timeout, local_address, socket_options)
+                except (httpcore.ConnectError, httpcore.ConnectTimeout) as e:
+                    error = e
+            raise error
+
+        def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+            raise Refused("sockets of this machine are not visited")
+
+    transport = httpx.HTTPTransport(trust_env=False)
+    # httpx has no public way to say how names become connections; httpcore, below it, has.
+    transport._pool = httpcore.ConnectionPool(
+        ssl_context=httpx.create_ssl_context(), network_backend=Checked()
+    )
+    return httpx.Client(
+        transport=transport, trust_env=False, follow_redirects=False, timeout=min(10.0, seconds),
+        headers={"User-Agent": AGENT, "Accept": "text/html,application/xhtml+xml,text/*;q=0.9,application/pdf;q=0.8,*/*;q=0.1"},
+    )  # fmt: skip
+
+
+class Fetcher:
+    """Fetches pages within limits. `private` allows addresses that are not public."""
+
+    def __init__(self, private: bool = False, limits: Limits = Limits()) -> None:
+        self.private, self.limits = private, limits
+
+    def page(self, url: str, source: bool = False) -> Page:
+        """The page at a URL, after redirects."""
+        address, mime, charset, data = self._retrying("GET", url)
+        kind = corpus._kind_of(mime)
+        if kind is None:
+            raise ValueError(f"its content is {mime or 'of no stated type'}, which is no text")
+        if source:
+            return pages.from_text(corpus.decoded(data, charset), f"view-source:{address}", address)
+        return corpus.page_of(address, kind, data, charset)
+
+    def json(self, method: str, url: str, **request: Any) -> Any:
+        """The JSON a service answers with."""
+        import json
+
+        _, _, charset, data = self._retrying(method, url, **request)
+        try:
+            return json.loads(corpus.decoded(data, charset))
+        except (ValueError, RecursionError):
+            raise ValueError(f"{urlsplit(url).netloc} did not answer with JSON") from None
+
+    def _retrying(self, method: str, url: str, **request: Any) -> tuple[str, str, str | None, bytes]:
+        import httpx
+
+        end = time.monotonic() + min(self.limits.seconds, base.seconds_left())
+        for attempt in range(self.limits.tries):
+            wait = self.limits.backoff_s * 2**attempt
+            try:
+                with _client(self.private, self.limits.seconds) as client:
+                    return self._follow(client, method, url, end, request)
+            except (_Busy, httpx.TransportError) as e:
+                wait = max(wait, min(getattr(e, "wait_s", 0.0), 5.0))
+                last = attempt + 1 == self.limits.tries
+                if last or base.cancelled() or time.monotonic() + wait > end:
+                    raise OSError(str(e) or type(e).__name__) from None
+                base.current().stop.wait(wait)
+            except httpx.InvalidURL as e:
+                raise ValueError(f"it is no URL ({e})") from None
+        raise AssertionError("unreachable")
+
+    def _follow(
+        self, client: httpx.Client, method: str, url: str, end: float, request: dict[str, Any]
+    ) -> tuple[str, str, str | None, bytes]:
+        for _ in range(MAX_REDIRECTS + 1):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("only http and https addresses are visited")
+            if parts.username is not None or parts.password is not None:
+                raise ValueError("addresses with a user name are not visited")
+            with client.stream(method, url, **request) as answer:
+                if answer.is_redirect and method == "GET":
+                    url = urljoin(url, answer.headers["location"])
+                    continue
+                if answer.status_code in (429, 500, 502, 503, 504):
+                    raise _Busy(
+                        f"{parts.netloc} answered {answer.status_code}",
+                        _seconds(answer.headers.get("retry-after")),
+                    )
+                if answer.status_code >= 400:
+                    raise OSError(f"{parts.netloc} answered {answer.status_code}")
+                mime = answer.headers.get("content-type", "").split(";")[0].strip().lower()
+                return str(answer.url), mime, answer.charset_encoding, b"".join(self._body(answer, end))
+        raise OSError(f"more than {MAX_REDIRECTS} redirects")
+
+    def _body(self, answer: httpx.Response, end: float) -> Iterator[bytes]:
+        size = 0
+        for piece in answer.iter_bytes(64 << 10):
+            size += len(piece)
+            if size > self.limits.bytes:
+                raise ValueError(f"it is larger than {self.limits.bytes >> 20} MiB")
+            if time.monotonic() > end or base.cancelled():
+                raise OSError(f"it took longer than {self.limits.seconds:g} s")
+            yield piece
+
+
+def _seconds(text: str | None) -> float:
+    with contextlib.suppress(TypeError, ValueError):
+        return max(0.0, float(text or ""))
+    return 0.0
+
+
+def _key(name: str, service: str) -> str:
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise UserError(f"Searching with {service} needs a key; put it into the environment variable {name}.")
+    return key
+
+
+class FetchBackend:
+    """Opens pages; has nothing to search with."""
+
+    source = "web"
+
+    def __init__(self, fetcher: Fetcher | None = None) -> None:
+        self.fetcher = fetcher or Fetcher()
+
+    def search(self, query: str, topn: int) -> list[Hit]:
+        """There is no search service here."""
+        raise ValueError("there is no search service; open a page by its URL")
+
+    def fetch(self, url: str, source: bool) -> Page:
+        """The page at a URL."""
+        return self.fetcher.page(url, source)
+
+
+class SearxngBackend(FetchBackend):
+    """A SearXNG server, named by URL or SEARXNG_URL. The server itself may be private, the pages may not."""
+
+    def __init__(self, url: str | None = None, fetcher: Fetcher | None = None) -> None:
+        super().__init__(fetcher)
+        self.url = url or os.environ.get("SEARXNG_URL", "")
+        if not self.url.startswith(("http://", "https://")):
+            raise UserError(
+                "Searching with SearXNG needs its address; put it into SEARXNG_URL, such as http://localhost:8080."
+            )
+        self._service = Fetcher(True, self.fetcher.limits)
+
+    def search(self, query: str, topn: int) -> list[Hit]:
+        """/search?format=json."""
+        address = f"{self.url.rstrip('/')}/search"
+        found = self._service.json("GET", address, params={"q": query, "format": "json"})
+        return _hits(found, "results", "content")[:topn]
+
+
+class ExaBackend(FetchBackend):
+    """Exa (EXA_API_KEY): /search; pages are fetched by ourselves."""
+
+    def __init__(self, fetcher: Fetcher | None = None, url: str = "https://api.exa.ai") -> None:
+        super().__init__(fetcher)
+        self._key, self.url = _key("EXA_API_KEY", "Exa"), url
+        self._service = Fetcher(url.startswith("http://"), self.fetcher.limits)
+
+    def search(self, query: str, topn: int) -> list[Hit]:
+        """POST /search with summaries."""
+        body = {"query": query, "numResults": topn, "contents": {"summary": True}}
+        found = self._service.json("POST", f"{self.url}/search", json=body, headers={"x-api-key": self._key})
+        return _hits(found, "results", "summary")[:topn]
+
+
+class YouBackend(FetchBackend):
+    """You.com (YDC_API_KEY): /v1/search; pages are fetched by ourselves."""
+
+    def __init__(self, fetcher: Fetcher | None = None, url: str = "https://ydc-index.io") -> None:
+        super().__init__(fetcher)
+        self._key, self.url = _key("YDC_API_KEY", "You.com"), url
+        self._service = Fetcher(url.startswith("http://"), self.fetcher.limits)
+
+    def search(self, query: str, topn: int) -> list[Hit]:
+        """GET /v1/search; web results, then news."""
+        found = self._service.json(
+            "GET",
+            f"{self.url}/v1/search",
+            params={"query": query, "count": topn},
+            headers={"X-API-Key": self._key},
+        )
+        results = found.get("results") if isinstance(found, dict) else None
+        hits = [*_hits(results, "web", "description"), *_hits(results, "news", "description")]
+        return hits[:topn]
+
+
+def _hits(found: Any, name: str, summary: str) -> list[Hit]:
+    """Results as services write them; what has no URL is left out."""
+    rows = found.get(name) if isinstance(found, dict) else None
+    out = []
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and isinstance(row.get("url"), str):
+            said = row.get(summary) or " ".join(s for s in row.get("snippets") or () if isinstance(s, str))
+            out.append(
+                Hit(str(row.get("title") or row["url"]), row["url"], said if isinstance(said, str) else "")
+            )
+    return out
