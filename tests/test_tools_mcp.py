@@ -154,3 +154,24 @@ def test_our_tools_for_others(tmp_path: Path) -> None:
     assert product == "42"
     assert "【0†Owls†" in found and "L4: Owls hunt at night." in page and "†match at L4】" in match
     assert error == "Invalid link id `7`."
+
+
+def test_names_of_tools(tmp_path: Path) -> None:
+    from motet.errors import UsageError
+    from motet.tools import named, toolbox
+
+    for spec, said in (
+        ("pythn", "There is no tool 'pythn'; use python"), ("browser", "write browser:DIR"), ("apply_patch:/no", "folder it may"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=said):
+            named(spec)
+    (tmp_path / "a.txt").write_text("a")
+    with (
+        pytest.raises(UsageError, match="Two tools are called 'browser'"),
+        toolbox([f"browser:{tmp_path}"] * 2),
+    ):
+        pass
+    with toolbox([f"apply_patch:{tmp_path}", f"browser:{tmp_path}"], [f"odd={STDIO}"]) as tools:
+        assert [t.namespace.name for t in tools] == ["functions", "browser", "odd"]
+        server = tools[2]
+    assert isinstance(server, McpTool) and not server._thread.is_alive()

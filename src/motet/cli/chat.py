@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from motet.cli import show, talk
 from motet.cli.options import Effort
+from motet.cli.tools import keep
 from motet.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +27,10 @@ class Chat:
         effort: Effort,
         analysis: bool,
         opening: list[tuple[str, str | None]],
+        save: Path | None = None,
     ) -> None:
         self.session, self.params, self.effort, self.analysis = session, params, effort, analysis
+        self.save = save
         self.opening: list[dict[str, Any]] = [{"role": r, "content": t} for r, t in opening if t is not None]
         self.history: list[dict[str, Any]] = []
 
@@ -96,5 +100,6 @@ class Chat:
             show.note(f"{e} (/new starts afresh)", dim=False)
             return
         talk._remark(folded)
+        keep([a for r in self.session.results for a in r.artefacts], self.save)
         show.note(talk._speeds(self.session.timing, self.session))
         self.history = [*asked, {"role": "assistant", "content": folded.final}]

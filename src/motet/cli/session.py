@@ -7,13 +7,15 @@ engine, whatever rendering and printing cost.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from motet.engine import Engine, SamplingParams
-    from motet.harmony import Conversation, Event
+    from motet.harmony import Conversation, Event, ToolResult
+    from motet.tools import Tool
+    from motet.tools.browser import CitationStream
 
 
 @dataclass
@@ -75,6 +77,7 @@ class Session:
         precision: str,
         threads: int | None,
         progress: Callable[[int, int], None] | None = None,
+        tools: Sequence[Tool] = (),
     ) -> None:
         """`progress(done, total)` is called with bytes while the model is packed, the first time only."""
         from motet.engine import Engine
@@ -87,8 +90,11 @@ class Session:
         self.encoding = self.model.encoding
         self.engine = Engine(self.model)
         self.load_s = time.perf_counter() - began
-        self.name = name
+        self.name, self.tools = name, tools
         self.timing = Timing()
+        self.results: list[
+            ToolResult
+        ] = []  # what tools answered in the last turn, whatever of it may be seen
         self.counts: dict[
             str | None, int
         ] = {}  # tokens of content by channel; a count may be shown where text may not
@@ -102,18 +108,27 @@ class Session:
 
     def turn(self, conversation: Conversation, params: SamplingParams) -> Iterator[Event]:
         """The events of one assistant turn; `timing` is complete when they end."""
-        from motet.harmony import Delta, MessageStart
+        from motet.harmony import Delta, MessageStart, ToolResult
         from motet.turn import run_turn
 
-        self.timing, self.counts = Timing(), {}
+        self.timing, self.counts, self.results = Timing(), {}, []
         clock = Clock(self.engine, self.timing, self.on_token)
         channel = None
-        for event in run_turn(clock, conversation, self.encoding, params):
+        for event in run_turn(clock, conversation, self.encoding, params, self.tools):
             if isinstance(event, MessageStart):
                 channel = event.channel
             elif isinstance(event, Delta):
                 self.counts[channel] = self.counts.get(channel, 0) + len(event.ids)
+            elif isinstance(event, ToolResult):
+                self.results.append(event)
             yield event
+
+    def citations(self) -> CitationStream:
+        """Rewrites citation marks of an answer, if there is a browser whose pages they name."""
+        from motet.tools.browser import BrowserTool, CitationStream
+
+        browser = next((t for t in self.tools if isinstance(t, BrowserTool)), None)
+        return CitationStream(browser.address if browser is not None else lambda cursor: None)
 
     def machine(self) -> dict[str, Any]:
         """What the figures depend on: precision, instruction set, threads."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -24,17 +25,22 @@ from motet.cli.options import (
     TopK,
     TopP,
 )
+from motet.cli.tools import McpOption, SaveOption, ToolOption, keep
 
 if TYPE_CHECKING:
     from motet.cli.session import Session, Timing
     from motet.engine import SamplingParams
     from motet.harmony import Event, Folded, MessageStart, Spoken
+    from motet.tools import Tool
+    from motet.tools.browser import CitationStream
 
 
 class Printer:
     """Events that may be seen to a person: what is meant for the user plain on stdout, all else labelled on stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, citations: Callable[[], CitationStream] | None = None) -> None:
+        """`citations` makes what rewrites the citation marks of one answer."""
+        self._citations, self._rewriter = citations, None if citations is None else citations()
         self.answering = False
         self.thinking = False
         self.line_open = False
@@ -70,6 +76,8 @@ class Printer:
         from motet.harmony import USUAL
 
         self.close()
+        if self._citations is not None:
+            self._rewriter = self._citations()
         self.answering = USUAL.rule(event) == "show"
         call = f"call to {event.recipient}" if event.recipient else ""
         label = call or (event.channel if event.role == "assistant" else event.role) or "no channel"
@@ -82,6 +90,8 @@ class Printer:
     def _text(self, text: str) -> None:
         if self.answering:
             self._erase()
+            if self._rewriter is not None:
+                text, _ = self._rewriter.feed(text)
             print(show.safe(text), end="", flush=True)
             self.line_open = True
         elif self.thinking:
@@ -101,6 +111,8 @@ class Printer:
 
     def close(self) -> None:
         """Ends an open message and its line, also when the turn was cut off."""
+        if self.answering and self._rewriter is not None:
+            print(show.safe(self._rewriter.feed("", last=True)[0]), end="")
         self._end_line()
         self.answering = self.thinking = False
 
@@ -112,12 +124,21 @@ def sampling(**given: Any) -> SamplingParams:
     return SamplingParams(**{k: v for k, v in given.items() if v is not None})
 
 
-def _open(name: str, precision: str, threads: int | None) -> Session:
+def _open(name: str, precision: str, threads: int | None, tools: Sequence[Tool] = ()) -> Session:
     """A session; packing, the first time, shows a bar."""
     from motet.cli.session import Session
 
     with show.bar(f"packing {name} for {precision}, once") as progress:
-        return Session(name, precision, threads, progress)
+        return Session(name, precision, threads, progress, tools)
+
+
+def toolbox(specs: list[str] | None, servers: list[str] | None) -> AbstractContextManager[Sequence[Tool]]:
+    """The tools of the options; nothing is imported when there are none."""
+    if not specs and not servers:
+        return nullcontext(())
+    from motet.tools import toolbox
+
+    return toolbox(specs or (), servers or ())
 
 
 def _speeds(timing: Timing, session: Session) -> str:
@@ -137,7 +158,7 @@ def _turn(
     """Runs one turn and shows what may be seen of it; returns the fold of that. All outlets stand behind the policy."""
     from motet.harmony import ALL, USUAL, fold, visible
 
-    printer = Printer()
+    printer = Printer(session.citations if session.tools else None)
     session.on_token = None if quiet else printer.on_token
     events: list[Event] = []
     try:
@@ -180,6 +201,9 @@ def run(
     seed: Seed = None,
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
+    tool: ToolOption = None,
+    mcp: McpOption = None,
+    save: SaveOption = None,
     json: JsonOption = False,
 ) -> None:
     """Ask once; the answer streams to stdout."""
@@ -187,12 +211,13 @@ def run(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
     text = show.prompt_text(prompt)
-    with _open(model, precision, threads) as session:
+    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools) as session:
         conversation = _conversation([("system", system), ("developer", developer), ("user", text)], effort)
         folded = _turn(session, conversation, params, analysis, quiet=json)
         _remark(folded)
+        files = keep([a for r in session.results for a in r.artefacts], save)
         if json:
-            show.emit(_report(session, folded, effort, analysis))
+            show.emit({**_report(session, folded, effort, analysis), "files": files})
         else:
             show.note(_speeds(session.timing, session))
 
@@ -208,9 +233,10 @@ def _conversation(messages: Iterable[tuple[str, str | None]], effort: Effort) ->
 def _report(session: Session, folded: Folded, effort: Effort, analysis: bool) -> dict[str, Any]:
     """What may be seen of a turn, with counts and speeds, for --json. `analysis` is null where it is hidden."""
     timing = session.timing
+    final, cited = session.citations().feed(folded.final, last=True)
     return {
         "model": session.name, "effort": effort, "analysis": folded.analysis if analysis else None, "commentary": folded.commentary,
-        "final": folded.final, "finish": folded.finish,
+        "final": final, "citations": [vars(c) for c in cited], "finish": folded.finish,
         "tool_calls": [{"recipient": c.recipient, "arguments": c.arguments} for c in folded.tool_calls],
         "other": [{"role": m.start.role, "channel": m.start.channel, "text": m.text} for m in _unsorted(folded)],
         "quarantined": [str(q) for q in folded.quarantined],
@@ -256,6 +282,9 @@ def chat(
     seed: Seed = None,
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
+    tool: ToolOption = None,
+    mcp: McpOption = None,
+    save: SaveOption = None,
 ) -> None:
     """Talk; the conversation is remembered until /new."""
     from motet.cli.chat import Chat
@@ -263,8 +292,8 @@ def chat(
     params = sampling(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
-    with _open(model, precision, threads) as session:
-        Chat(session, params, effort, analysis, [("system", system), ("developer", developer)]).loop()
+    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools) as session:
+        Chat(session, params, effort, analysis, [("system", system), ("developer", developer)], save).loop()
 
 
 def demo(

@@ -2,5 +2,16 @@
 
 from motet.tools.base import Answer, Artefact, Tool, ToolError, cancelled, progress
 from motet.tools.functions import FunctionTool
+from motet.tools.named import named, toolbox
 
-__all__ = ["Answer", "Artefact", "FunctionTool", "Tool", "ToolError", "cancelled", "progress"]
+__all__ = [
+    "Answer",
+    "Artefact",
+    "FunctionTool",
+    "Tool",
+    "ToolError",
+    "cancelled",
+    "named",
+    "progress",
+    "toolbox",
+]
