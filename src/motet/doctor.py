@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ GB = 1e9
 # a swapped row gives several nats, rounding activations to int8 a few thousandths.
 KL_BROKEN = 0.1
 # Import names that differ from the name of the package that brings them.
-_MODULES = {"huggingface-hub": "huggingface_hub"}
+_MODULES = {"markdown-it-py": "markdown_it", "huggingface-hub": "huggingface_hub"}
 
 
 @dataclass(frozen=True)
@@ -143,21 +142,12 @@ def _cache(_: Any) -> tuple[State, str]:
 
 def _sandbox(_: Any) -> tuple[State, str]:
     """bubblewrap is there and may make namespaces; the python tool runs code in it and nowhere else."""
-    path = shutil.which("bwrap")
-    if path is None:
-        return (
-            "skip",
-            "bubblewrap is not installed, so code tools stay off (Debian: apt-get install bubblewrap)",
-        )
-    command = [path, "--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"]
+    from motet.tools import sandbox
+
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except subprocess.TimeoutExpired:
-        return "skip", f"{path} did not answer in 20 s, so code tools stay off"
-    if result.returncode:
-        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return "skip", f"{path} may not isolate here ({reason}), so code tools stay off"
-    return "ok", f"{path} isolates"
+        return "ok", f"{sandbox.choose()} isolates"
+    except UserError as e:
+        return "skip", str(e)
 
 
 # --- the installation --------------------------------------------------------------------------------------------------
