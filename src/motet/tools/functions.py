@@ -145,9 +145,7 @@ def _schema(model: type[BaseModel], described: Mapping[str, str]) -> dict[str, A
     for name, text in described.items():
         if name in schema["properties"]:
             schema["properties"][name].setdefault("description", text)
-    shown, _ = normalise(schema)
-    shown.pop("additionalProperties", None)
-    return shown
+    return normalise(schema)[0]
 
 
 def bare(schema: Any, inside: bool = False) -> Any:

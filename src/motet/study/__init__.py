@@ -1,0 +1,1 @@
+"""Open questions about gpt-oss as things one can measure: each study is a command, a call and one JSON report."""

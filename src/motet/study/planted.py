@@ -1,0 +1,127 @@
+"""Defects put in on purpose, each of which the tool check must catch: in what the model says, in a tool, in the driver.
+
+A check that lets one pass measures nothing. Knows the fault each must raise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from motet.harmony import Namespace
+from motet.study.spans import Stretch
+from motet.tools.base import Answer, Tool
+
+if TYPE_CHECKING:
+    from motet.tokenizer import Encoding
+
+Trace = list[list[Stretch]]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A defect in one scenario, and the fault that must be found. Exactly one of the three ways is set."""
+
+    scenario: str
+    fault: str
+    says: Callable[[str], str] | None = None  # of a step of the script
+    tool: Callable[[Tool], Tool] | None = None
+    trace: Callable[[Trace, Encoding], Trace] | None = None
+
+
+class _Forgetful:
+    """A python tool that starts anew for every call."""
+
+    def __init__(self, inner: Tool) -> None:
+        self.inner = inner
+
+    @property
+    def namespace(self) -> Namespace:
+        return self.inner.namespace
+
+    def call(self, recipient: str, content: str) -> str | Answer:
+        said = self.inner.call(recipient, content)
+        self.close()
+        return said
+
+    def close(self) -> None:
+        self.inner.close()  # type: ignore[attr-defined]
+
+
+def _sub(pattern: str, to: str) -> Callable[[str], str]:
+    return lambda text: re.sub(pattern, to, text, flags=re.S)
+
+
+def _edit(
+    change: Callable[[list[int], Encoding], list[int]], at: int, turn: int = 0
+) -> Callable[[Trace, Encoding], Trace]:
+    """Changes the prompt of one stretch."""
+
+    def edited(trace: Trace, encoding: Encoding) -> Trace:
+        out = [list(t) for t in trace]
+        old = out[turn][at]
+        out[turn][at] = Stretch(tuple(change(list(old.prompt), encoding)), old.sampled)
+        return out
+
+    return edited
+
+
+def _without_thinking(ids: list[int], encoding: Encoding) -> list[int]:
+    """A driver that drops the thinking before a call."""
+    return _replaced(
+        ids, "<|channel|>analysis<|message|>I should compute this.<|end|><|start|>assistant", "", encoding
+    )
+
+
+def _replaced(ids: list[int], old: str, new: str, encoding: Encoding) -> list[int]:
+    wanted, put = encoding.encode_with_special(old), encoding.encode_with_special(new)
+    for n in range(len(ids) - len(wanted), -1, -1):
+        if ids[n : n + len(wanted)] == wanted:
+            return ids[:n] + put + ids[n + len(wanted) :]
+    raise ValueError(f"the trace does not hold {old!r}")
+
+
+def _swap(old: str, new: str) -> Callable[[list[int], Encoding], list[int]]:
+    return lambda ids, encoding: _replaced(ids, old, new, encoding)
+
+
+_LONG = "The user wants the sum so I will go through all the numbers one by one and add them up."
+_KEPT = "<|start|>assistant<|channel|>analysis<|message|>old<|end|>"
+PLANTED: dict[str, Planted] = {
+    "wrong channel": Planted("python", "wrong_channel", says=_sub("analysis to=python", "commentary to=python")),
+    "function on analysis": Planted("function", "wrong_channel", says=_sub("commentary to=functions", "analysis to=functions")),
+    "unknown tool": Planted("function", "unknown_tool", says=_sub("functions.weather", "functions.forecast")),
+    "broken JSON": Planted("function", "broken_json", says=_sub(r'"fahrenheit"\}', '"fahrenheit"')),
+    "wrong argument": Planted("function", "schema", says=_sub('"fahrenheit"', '"kelvin"')),
+    "surplus argument": Planted("function", "schema", says=_sub(r'"Oslo"', '"Oslo", "when": "now"')),
+    "leaked thinking": Planted("python", "leaked_analysis", says=lambda t: t.replace("I should compute this.", _LONG).replace("The sum is", _LONG)),
+    "skipped end": Planted("python", "no_end", says=_sub(r"<\|end\|>", "")),
+    "call with tools off": Planted("plain", "call_without_tools", says=lambda t: "<|channel|>analysis to=python code<|message|>6*7<|call|>"),
+    "invented channel": Planted("python", "unknown_channel", says=_sub("channel.>analysis<", "channel|>musing<")),
+    "no message token": Planted("python", "malformed_header", says=_sub(r"<\|channel\|>analysis<\|message\|>", "<|channel|>analysis ")),
+    "call ended like a message": Planted("python", "wrong_stop", says=_sub(r"<\|call\|>", "<|end|>")),
+    "answer ended like a message": Planted("plain", "wrong_stop", says=_sub(r"<\|return\|>", "<|end|>")),
+    "no answer": Planted("plain", "no_final", says=_sub(r"<\|start\|>assistant<\|channel\|>final.*", "")),
+    "stateless session": Planted("state", "stateless", tool=_Forgetful),
+    "thinking dropped between calls": Planted("python", "thinking_dropped", trace=_edit(_without_thinking, 1)),
+    "result on another channel": Planted(
+        "python", "result_channel", trace=_edit(_swap("<|channel|>analysis<|message|>24133", "<|channel|>commentary<|message|>24133"), 1)
+    ),
+    "result in another name": Planted("python", "result_author", trace=_edit(_swap("<|start|>python", "<|start|>browser.open"), 1)),
+    "result without recipient": Planted("python", "result_form", trace=_edit(_swap(" to=assistant", ""), 1)),
+    "thinking kept after the answer": Planted(
+        "state", "thinking_kept", trace=_edit(_swap("<|start|>assistant<|channel|>final", f"{_KEPT}<|start|>assistant<|channel|>final"), 0, 1)
+    ),
+    "return kept in history": Planted("state", "return_kept", trace=_edit(_swap("The list is kept.<|end|>", "The list is kept.<|return|>"), 0, 1)),
+}  # fmt: skip
+
+
+def spoil(steps: Sequence[object], says: Callable[[str], str]) -> list[object]:
+    """The steps of a script with a defect in each text it fits."""
+
+    def after(step: Callable[[Sequence[str]], str]) -> Callable[[Sequence[str]], str]:
+        return lambda results: says(step(results))
+
+    return [says(s) if isinstance(s, str) else after(s) for s in steps]  # type: ignore[arg-type]
