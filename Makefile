@@ -8,9 +8,11 @@ MOTET := .venv/bin/python -m motet
 PY := .venv/bin/python
 # Tests run side by side, one native thread each, so that two workers do not fight for two cores.
 TEST_ENV := MOTET_THREADS=1 OMP_NUM_THREADS=1
+# vLLM's environment has no native module of ours: the numpy kernels are enough to compare with.
+VLLM_TEST := PYTHONPATH=src:tests MOTET_KERNELS=numpy VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -q -p no:cacheprovider --noconftest tests/test_vllm.py
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 8 ? 8 : n )))
 
-.PHONY: help setup setup-dev setup-train run chat test test-avx512 lint types fuzz bench oracle train-mini clean
+.PHONY: help setup setup-dev setup-train run chat test test-avx512 lint types fuzz bench oracle oracle-vllm train-mini clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -56,13 +58,19 @@ test-avx512: setup-dev ## the AVX-512 kernels by emulation, for a CPU without th
 bench: setup ## speed of the embedded model (or MODEL=folder), ceilings first
 	@$(MOTET) bench $(if $(MODEL),'$(MODEL)',mini)
 
-oracle: setup-dev ## compare with transformers' GptOssForCausalLM and with oss-harmony; largest differences, counts
+oracle: setup-dev ## compare with transformers' GptOssForCausalLM, oss-harmony and, where it is installed, vLLM
 	@$(PY) -m tests.oracle_transformers
 	@MOTET_FUZZ=full $(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) tests/test_harmony_render.py tests/test_harmony_parse.py -k library
+	@if [ -x .venv-vllm/bin/python ]; then $(VLLM_TEST); else \
+	  echo "vLLM: skipped, it is not installed ('make oracle-vllm' does that: 4 GB)"; fi
+
+oracle-vllm: setup-dev ## install vLLM for the CPU beside, and run engine/vllm.py on it
+	@bash scripts/vllm.sh
+	@$(VLLM_TEST)
 
 train-mini: setup-train ## train the embedded model again, from its seed
 	@$(PY) -m motet.train.mini
 
 clean: ## remove .venv and everything built
-	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/motet/_native*.so
+	@rm -rf .venv .venv-vllm build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/motet/_native*.so
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,8 @@ from motet.engine.sequence import Finish, Stats, TokenOut
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine honours. What it does not is refused with UsageError when it is asked for, never left out silently.
+    """What an engine honours. What it does not is refused with UsageError when it is asked for, never left out silently
+    (but `client` is a hint: without fair_queueing it has no effect).
 
     bit_equal: the same ids, params and seed give the same tokens whatever else runs and whatever is cached. truthful
     logprobs: those of the model before bias, penalties, temperature and filters. max_logprobs: alternatives a token, None
