@@ -143,6 +143,8 @@ def test_no_command_prints_help_and_version_prints_the_version(motet: Command) -
         (["run", "hi", "--max-tokens", "-1"], "max_tokens|max-tokens"),
         (["run", "hi", "--precision", "fp4"], "int8"),
         (["run", "hi", "--threads", "0"], "threads"),
+        (["run", "hi", "--kv-memory", "much"], "512M"),
+        (["run", "hi", "--kv-memory", "1K"], "give at least"),
         (["run", "-"], "empty"),
         (["sing"], "sing"),
         (["run", "hi", "--sing"], "--sing"),
@@ -221,9 +223,13 @@ def test_run_reads_the_prompt_from_a_pipe(motet: Command) -> None:
 def test_chat_by_pipe_remembers_until_new(motet: Command) -> None:
     lines = [QUESTION, "/effort low", QUESTION, "/new", QUESTION, "/dance", "/quit", "never asked"]
     result = motet("chat", "--temperature", 0, stdin="\n".join(lines) + "\n")
-    counts = [int(n) for n in re.findall(r"(\d+) prompt tokens", result.stderr)]
-    assert len(counts) == 3
-    assert counts[1] > counts[0] and counts[2] < counts[1]
+    computed = [int(n) for n in re.findall(r"(\d+) prompt tokens", result.stderr)]
+    cached = [(int(n), int(of)) for n, of in re.findall(r"cached (\d+) of (\d+) tokens", result.stderr)]
+    assert len(computed) == 3 and len(cached) == 2  # the first turn finds nothing
+    (held, second), (again, third) = cached
+    assert computed[0] < second and third < second
+    assert held + computed[1] == second and again + computed[2] == third
+    assert held > 0
     assert "(effort low)" in result.stderr and result.stderr.count("/quit") >= 1
     assert len(result.stdout.splitlines()) >= 3
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import typer
+
+from motet.errors import UsageError
 
 Effort = Literal["low", "medium", "high"]
 Precision = Literal["int8", "bf16", "float32"]
@@ -18,6 +21,13 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, max=256, help="Native threads; the default is all cores."),
 ]
+KvMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--kv-memory", metavar="SIZE",
+        help="Memory for keys and values, such as 512M or 4G; the default is a quarter of the machine's.",
+    ),
+]  # fmt: skip
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")
 ]
@@ -29,3 +39,14 @@ TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="Nucleu
 TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="0 is off.")]
 MinP = Annotated[float | None, typer.Option("--min-p", metavar="P", help="Relative to the likeliest token.")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="S", help="Same seed, same prompt: same bits.")]
+
+
+def n_bytes(size: str | None) -> int | None:
+    """Bytes of a size such as 512M, 4G or 1.5GiB (powers of 1024); None for None."""
+    if size is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", size.strip(), re.IGNORECASE)
+    value = float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ") if match else 0.0
+    if value < 1:
+        raise UsageError(f"--kv-memory is '{size}'; give a size such as 512M or 4G.")
+    return int(value)

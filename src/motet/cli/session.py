@@ -23,14 +23,15 @@ class Timing:
     """One turn: tokens in, tokens out, and when. Seconds are wall-clock."""
 
     n_prompt: int = 0
+    n_cached: int = 0  # of them, those that needed no computing
     n_sampled: int = 0
     first_s: float = 0.0  # from the request to the first sampled token
     decode_s: float = 0.0  # from the first sampled token to the last
 
     @property
     def prefill_rate(self) -> float | None:
-        """Prompt tokens per second, the first sampled token included in the time."""
-        return self.n_prompt / self.first_s if self.first_s > 0 else None
+        """Computed prompt tokens per second, the first sampled token included in the time."""
+        return (self.n_prompt - self.n_cached) / self.first_s if self.first_s > 0 else None
 
     @property
     def decode_rate(self) -> float | None:
@@ -52,11 +53,13 @@ class Clock:
         timing.n_prompt += len(ids)
         first = last = 0.0
         try:
-            for out in self.engine.stream(ids, params):
+            request = self.engine.submit(ids, params)
+            for out in request:
                 last = time.perf_counter()
                 if not first:
                     first = last
                     timing.first_s += first - began
+                    timing.n_cached += request.stats.cached_tokens
                 timing.n_sampled += 1
                 if self.on_token:
                     self.on_token(timing.n_sampled)
@@ -78,8 +81,10 @@ class Session:
         threads: int | None,
         progress: Callable[[int, int], None] | None = None,
         tools: Sequence[Tool] = (),
+        kv_memory: int | None = None,
     ) -> None:
-        """`progress(done, total)` is called with bytes while the model is packed, the first time only."""
+        """`progress(done, total)` is called with bytes while the model is packed, the first time only; kv_memory as Engine
+        takes it."""
         from motet.engine import Engine
         from motet.library import find
         from motet.model import load
@@ -88,7 +93,7 @@ class Session:
         folder = find(name)
         self.model = load(folder, precision=precision, threads=threads, progress=progress)
         self.encoding = self.model.encoding
-        self.engine = Engine(self.model)
+        self.engine = Engine(self.model, kv_memory=kv_memory)
         self.load_s = time.perf_counter() - began
         self.name, self.tools = name, tools
         self.timing = Timing()

@@ -15,6 +15,7 @@ from motet.cli.options import (
     Effort,
     EffortOption,
     JsonOption,
+    KvMemoryOption,
     MaxTokens,
     MinP,
     ModelOption,
@@ -24,6 +25,7 @@ from motet.cli.options import (
     ThreadsOption,
     TopK,
     TopP,
+    n_bytes,
 )
 from motet.cli.tools import McpOption, SaveOption, ToolOption, keep
 
@@ -124,12 +126,19 @@ def sampling(**given: Any) -> SamplingParams:
     return SamplingParams(**{k: v for k, v in given.items() if v is not None})
 
 
-def _open(name: str, precision: str, threads: int | None, tools: Sequence[Tool] = ()) -> Session:
+def _open(
+    name: str,
+    precision: str,
+    threads: int | None,
+    tools: Sequence[Tool] = (),
+    kv_memory: str | None = None,
+) -> Session:
     """A session; packing, the first time, shows a bar."""
     from motet.cli.session import Session
 
+    budget = n_bytes(kv_memory)
     with show.bar(f"packing {name} for {precision}, once") as progress:
-        return Session(name, precision, threads, progress, tools)
+        return Session(name, precision, threads, progress, tools, budget)
 
 
 def toolbox(specs: list[str] | None, servers: list[str] | None) -> AbstractContextManager[Sequence[Tool]]:
@@ -143,7 +152,9 @@ def toolbox(specs: list[str] | None, servers: list[str] | None) -> AbstractConte
 
 def _speeds(timing: Timing, session: Session) -> str:
     machine = session.machine()
-    parts = [f"{timing.n_prompt} prompt tokens" + _rate(timing.prefill_rate)]
+    held = f"cached {timing.n_cached} of {timing.n_prompt} tokens" if timing.n_cached else ""
+    computed = f"{timing.n_prompt - timing.n_cached} prompt tokens" + _rate(timing.prefill_rate)
+    parts = [held, computed] if held else [computed]
     parts += [f"{timing.n_sampled} tokens" + _rate(timing.decode_rate), f"first after {timing.first_s:.2f} s"]
     return " · ".join([*parts, f"{machine['precision']}, {machine['isa']}, {machine['threads']} threads"])
 
@@ -201,6 +212,7 @@ def run(
     seed: Seed = None,
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
+    kv_memory: KvMemoryOption = None,
     tool: ToolOption = None,
     mcp: McpOption = None,
     save: SaveOption = None,
@@ -211,7 +223,7 @@ def run(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
     text = show.prompt_text(prompt)
-    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools) as session:
+    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory) as session:
         conversation = _conversation([("system", system), ("developer", developer), ("user", text)], effort)
         folded = _turn(session, conversation, params, analysis, quiet=json)
         _remark(folded)
@@ -240,7 +252,7 @@ def _report(session: Session, folded: Folded, effort: Effort, analysis: bool) ->
         "tool_calls": [{"recipient": c.recipient, "arguments": c.arguments} for c in folded.tool_calls],
         "other": [{"role": m.start.role, "channel": m.start.channel, "text": m.text} for m in _unsorted(folded)],
         "quarantined": [str(q) for q in folded.quarantined],
-        "tokens": {"prompt": timing.n_prompt, "sampled": timing.n_sampled, "analysis": session.counts.get("analysis", 0),
+        "tokens": {"prompt": timing.n_prompt, "cached": timing.n_cached, "sampled": timing.n_sampled, "analysis": session.counts.get("analysis", 0),
                    "final": session.counts.get("final", 0)},
         "seconds": {"load": round(session.load_s, 4), "first_token": round(timing.first_s, 4),
                     "decode": round(timing.decode_s, 4)},
@@ -282,6 +294,7 @@ def chat(
     seed: Seed = None,
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
+    kv_memory: KvMemoryOption = None,
     tool: ToolOption = None,
     mcp: McpOption = None,
     save: SaveOption = None,
@@ -292,7 +305,7 @@ def chat(
     params = sampling(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
-    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools) as session:
+    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory) as session:
         Chat(session, params, effort, analysis, [("system", system), ("developer", developer)], save).loop()
 
 
