@@ -88,6 +88,21 @@ def test_requests_that_run_together_share_what_one_of_them_has_computed() -> Non
         assert len(list(stream)) == 199
 
 
+def test_prompts_that_arrive_together_compute_what_they_share_once() -> None:
+    model = ToyModel(context=2000)
+    trunk = ids(7, 500)
+    prompts = [trunk + ids(20 + n, 30) for n in range(6)]
+    with Engine(model, max_batch=6, prefill_chunk=128, speculate=False) as engine:
+        with held(model):
+            requests = [engine.submit(p, GREEDY) for p in prompts]
+        for r, p in zip(requests, prompts, strict=True):
+            assert [o.token for o in r] == plain(model, p, GREEDY)
+        # Within the block where they part, up to 15 ids may be computed twice rather than waited for.
+        assert 500 + 6 * 34 <= model.computed <= 500 + 6 * 34 + 5 * 15
+        assert sum(r.stats.n_prompt - r.stats.cached_tokens for r in requests) + 6 * 4 == model.computed
+        nothing_left(engine)
+
+
 def test_n_answers_share_one_prefill_and_are_those_of_their_seeds() -> None:
     model, prompt = ToyModel(context=2000), ids(5, 200)
     with Engine(model, max_batch=3, speculate=False) as engine:

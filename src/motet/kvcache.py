@@ -176,11 +176,11 @@ class Cache:
 
     def missing(self, count: int) -> tuple[int, ...]:
         """Pages that `count` positions more take, per pool: new ones, and a copy where the last one is shared."""
-        pages = -(-(self.length + count) // PAGE)
-        return tuple(
-            max(0, pages - first - len(held)) + (count > 0 and self._shared_tail(n) is not None)
-            for n, (first, held) in enumerate(zip(self._firsts, self._numbers, strict=True))
-        )
+        pages, out = -(-(self.length + count) // PAGE), []
+        for n, (first, held) in enumerate(zip(self._firsts, self._numbers, strict=True)):
+            lacking = max(0, pages - first - len(held))
+            out.append(lacking + 1 if count and self._shared_tail(n) is not None else lacking)
+        return tuple(out)
 
     def _shared_tail(self, n: int) -> int | None:
         """Place in the table of a page that the next position goes to and that others hold too."""
@@ -190,6 +190,8 @@ class Cache:
 
     def _grow(self, count: int) -> None:
         for n, (pool, lacking) in enumerate(zip(self.pages.pools, self.missing(count), strict=True)):
+            if not lacking:
+                continue
             place, held = self._shared_tail(n), self._numbers[n]
             if place is not None:
                 copy = pool.copy(held[place])

@@ -9,7 +9,6 @@ Same ids, same params, same seed: same tokens, alone or beside any others.
 from __future__ import annotations
 
 import itertools
-import operator
 import os
 import secrets
 import weakref
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from motet.engine.loops import Tail
 from motet.engine.memory import Memory, default_budget
 from motet.engine.params import SamplingParams
+from motet.engine.prompt import check_prompt
 from motet.engine.protocol import Capabilities
 from motet.engine.routes import Routes, count
 from motet.engine.sampling import Counts
@@ -216,26 +216,13 @@ class Engine:
         return sequence
 
     def _prompt(self, ids: Ids[int]) -> list[int]:
-        config = self.model.config
-        try:
-            prompt = [operator.index(i) for i in ids]
-        except TypeError:
-            raise UserError("A prompt is a sequence of token ids; encode text first.") from None
-        if not prompt:
-            raise UserError("The prompt has no tokens; give at least one.")
-        if len(prompt) >= config.max_position_embeddings:
+        config, capacity = self.model.config, self._memory.capacity
+        prompt = check_prompt(ids, config.vocab_size, config.max_position_embeddings)
+        if len(prompt) >= capacity:
             raise ContextError(
-                f"The prompt has {len(prompt)} tokens and the context {config.max_position_embeddings}, "
-                "which leaves no room for an answer; shorten the prompt."
+                f"The prompt has {len(prompt)} tokens and the memory for keys and values holds {capacity} of one request; "
+                "shorten it, or raise the budget (kv_memory, --kv-memory)."
             )
-        if len(prompt) >= self._memory.capacity:
-            raise ContextError(
-                f"The prompt has {len(prompt)} tokens and the memory for keys and values holds {self._memory.capacity} of "
-                "one request; shorten it, or raise the budget (kv_memory, --kv-memory)."
-            )
-        for i in prompt:
-            if not 0 <= i < config.vocab_size:
-                raise UserError(f"Token id {i} is not in this model's vocabulary of {config.vocab_size}.")
         return prompt
 
     def stream(self, ids: Ids[int], params: SamplingParams | None = None) -> Iterator[TokenOut]:

@@ -40,7 +40,7 @@ class Memory:
         least = min(LEAST, pages.config.max_position_embeddings)
         if self.capacity < least:
             raise UsageError(
-                f"{(pages.budget or 0) / 2**20:.3g} MiB for keys and values hold {self.capacity} tokens of one request; "
+                f"kv_memory of {(pages.budget or 0) / 2**20:.3g} MiB holds {self.capacity} tokens of one request; "
                 f"give at least {self._bytes(least, chunk) / 2**20:.3g} MiB."
             )
 
@@ -66,7 +66,12 @@ class Memory:
         return low
 
     def attach(self, sequence: Sequence) -> None:
-        """Gives a sequence a cache with as much of its ids as is held, all but the last: that one's logits are wanted."""
+        """Gives a sequence a cache with as much of its ids as is held, all but the last: that one's logits are wanted.
+
+        One that has not begun to compute may look again, since others go on filing what they compute.
+        """
+        if sequence.cache is not None:
+            sequence.cache.release()
         if self.prefixes is None:
             sequence.cache, sequence.path = self.pages.new_cache(), []
         else:
@@ -79,18 +84,23 @@ class Memory:
                 for node in path:
                     sequence.routes.extend(node.routes)
                 sequence.routes.truncate(sequence.done)
+        sequence.fresh = True
+
+    def start(self, sequence: Sequence) -> None:
+        """Notes how much was found, when a sequence begins to compute the rest."""
         stats = sequence.stats
         if stats.queued_s is None:
             stats.queued_s, stats.cached_tokens = sequence.clock(), min(sequence.done, stats.n_prompt)
         stats.recomputed_tokens += max(0, sequence.lost - sequence.done)
-        sequence.lost = 0
+        sequence.fresh, sequence.lost = False, 0
 
     def fit(self, sequence: Sequence, count: int, promised: int) -> int | None:
         """Makes room for `count` positions more beside `promised` bytes; the bytes they take, or None when all is in use."""
         cache, budget = sequence.cache, self.pages.budget
         cache.trim()
         while True:
-            need = self.pages.bytes_of(cache.missing(count))
+            missing = cache.missing(count)
+            need = self.pages.bytes_of(missing) if any(missing) else 0
             if not need or budget is None or self.pages.nbytes + promised + need <= budget:
                 return need
             if self.prefixes is None or not self.prefixes.evict():
@@ -114,7 +124,9 @@ class Memory:
         if file:
             self.file(sequence, end=True)
         cache.release()
-        sequence.lost, sequence.done = sequence.done, 0
+        if not sequence.fresh:
+            sequence.lost = sequence.done
+        sequence.done = 0
         sequence.cache, sequence.path = None, []
 
     def discard(self, sequence: Sequence) -> None:

@@ -35,6 +35,11 @@ class Work:
         return [*self.sequence.ids[done : done + self.count], *self.drafts]
 
     @property
+    def rows(self) -> int:
+        """How many they are."""
+        return self.count + len(self.drafts)
+
+    @property
     def samples(self) -> bool:
         """Whether the step yields a token of this sequence."""
         return self.count == self.sequence.pending
@@ -118,12 +123,11 @@ class Scheduler:
         """Everyone with one id to run, the most urgent first."""
         return [Work(s, 1) for s in sorted(self.running, key=lambda s: s.rank) if s.pending == 1]
 
-    def prompts(self, room: int) -> list[Work]:
-        """Pieces of prompts, `room` tokens in all. The first in turn takes three quarters while others wait: those who
+    def prompts(self, left: list[Sequence], room: int) -> list[Work]:
+        """Pieces of the prompts that are left, `room` tokens in all. The first in turn takes three quarters while others wait: those who
         came first are not held up by many, and the short are not held up by the long."""
         served = self._served
-        left = [s for s in self.running if s.pending > 1]
-        left.sort(key=lambda s: (s.priority, served.get(s.client, 0.0), s.id))
+        left = sorted(left, key=lambda s: (s.priority, served.get(s.client, 0.0), s.id))
         rest = sorted(left[1:], key=lambda s: (s.priority, s.pending, s.id))
         work: list[Work] = []
         taken = 0

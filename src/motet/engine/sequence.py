@@ -87,6 +87,7 @@ class Sequence:
     tail: Tail | None = None
     forced: deque[int] = field(default_factory=deque)  # ids that come next whatever the model says
     done: int = 0
+    fresh: bool = True  # has computed nothing since it got its cache
     lost: int = 0  # ids that were in the cache before it was given up
     cancelled: bool = False
     alone: bool = False  # runs in steps of its own: it was in a step that failed

@@ -7,6 +7,7 @@ stalls for another's prompt, however long its chunks are. When nobody decodes, p
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections import deque
@@ -20,11 +21,14 @@ from motet.engine.sequence import Sequence
 from motet.engine.speculate import Cost, Drafter
 from motet.engine.tokens import draw
 from motet.errors import UserError
+from motet.kernels import PAGE
 from motet.model import Span
 
 PAUSE = 0.05  # seconds of a prompt's pass before the thread looks at what came in, when nobody decodes
-BESIDE = 1.2  # seconds of a prompt's pass for each second of the decoding step it follows
+BESIDE = 1.0  # seconds of a prompt's pass for each second of the decoding step it follows
 LEAST = 16  # tokens of a chunk at least
+FIRST = 64  # tokens of a chunk beside others before it was measured how long they may be
+SAME = 16  # ids in common that are worth waiting for
 
 
 class EngineError(UserError):
@@ -50,7 +54,7 @@ class Worker:
         self.speculate, self.max_queue = speculate, max_queue
         self.steps = 0
         self.cost = Cost()
-        self._fixed, self._beside = beside, min(128, scheduler.prefill_chunk)
+        self._fixed, self._beside = beside, FIRST
         self._decode_s = 0.0  # of a decoding step, lately
         self._pass: Any = None
         self._work: list[Work] = []  # of the pass
@@ -180,7 +184,7 @@ class Worker:
             self._isolate(work, e)
             return
         seconds = time.perf_counter() - began
-        self.cost.note(sum(len(item.ids) for item in work), seconds)
+        self.cost.note(sum(item.rows for item in work), seconds)
         self._decode_s += (seconds - self._decode_s) * (0.2 if self._decode_s else 1.0)
         self._take(work, run)
 
@@ -193,10 +197,9 @@ class Worker:
 
     def _begin(self, suspect: Sequence | None, beside: bool) -> None:
         """Starts the next pass of prompts."""
-        chunk = self.scheduler.prefill_chunk
-        work = self.scheduler.prompts(min(chunk, self._fixed or self._beside) if beside else chunk)
+        work = self.scheduler.prompts(self._different(), self._chunk(beside))
         if suspect is not None:
-            count = min(suspect.pending, chunk)
+            count = min(suspect.pending, self.scheduler.prefill_chunk)
             work = [Work(suspect, count)] if count > 1 else []
         work = self._room(work)
         if not work:
@@ -206,10 +209,29 @@ class Worker:
         except Exception as e:
             self._isolate(work, e)
 
+    def _different(self) -> list[Sequence]:
+        """Prompts to go on with: of several that would compute the same next, one; the others find it done a pass later."""
+        left = sorted((s for s in self.scheduler.running if s.pending > 1), key=lambda s: (s.fresh, s.id))
+        if len(left) < 2 or self.memory.prefixes is None:
+            return left
+        chosen, seen = [], set()
+        for sequence in left:
+            if sequence.fresh:
+                self.memory.attach(sequence)
+            ids, done, path = sequence.ids, sequence.done, sequence.path
+            # Two that stand on the same block and go on with the same ids.
+            mark = (id(path[-1]) if path else 0, done, tuple(ids[len(path) * PAGE : done + SAME]))
+            if sequence.pending > 1 and mark not in seen:
+                seen.add(mark)
+                chosen.append(sequence)
+        return chosen
+
     def _start(self, work: list[Work]) -> Any:
         self.steps += 1
         spans = []
         for item in work:
+            if item.sequence.fresh:
+                self.memory.start(item.sequence)
             want = "all" if item.drafts else "last" if item.samples else "none"
             spans.append(Span(item.ids, item.sequence.cache, want))  # type: ignore[arg-type]
         return self.model.begin(spans, self.memory.record is not None)
@@ -229,13 +251,19 @@ class Worker:
             self._take(work, run)
 
     def _adapt(self, tokens: int) -> None:
-        """Chunks for beside others: so long that one layer of a pass takes about half as long as a decoding step."""
-        layer = sum(self._layers) / len(self._layers)
-        if tokens <= self._beside and self._decode_s:
-            if layer > 0.8 * self._decode_s:
-                self._beside = max(LEAST, self._beside // 2)
-            elif layer < 0.3 * self._decode_s and tokens == self._beside:
-                self._beside = min(self.scheduler.prefill_chunk, self._beside * 2)
+        """Longer chunks are cheaper; a layer of one has to fit into its turn beside a decoding step."""
+        if not self._decode_s or tokens < self._beside // 2:
+            return
+        share = statistics.median(self._layers) / self._decode_s
+        if share > 0.9 and tokens <= self._beside:
+            self._beside = max(LEAST, self._beside // 2)
+        elif share < 0.45 and tokens == self._beside:
+            self._beside *= 2
+
+    def _chunk(self, beside: bool) -> int:
+        """Prompt tokens of the next pass."""
+        chunk = self.scheduler.prefill_chunk
+        return min(chunk, self._fixed or self._beside) if beside else chunk
 
     def _room(self, work: list[Work]) -> list[Work]:
         """Makes room for a step, the most urgent sequence first; those with less urgent needs wait, or give up their pages."""
@@ -244,9 +272,9 @@ class Worker:
         for item in sorted(work, key=lambda item: item.sequence.rank):
             if item.sequence not in self.scheduler.running:
                 continue  # preempted for one before it
-            need = self.memory.fit(item.sequence, len(item.ids), promised)
+            need = self.memory.fit(item.sequence, item.rows, promised)
             while need is None and self._preempt(item.sequence, kept):
-                need = self.memory.fit(item.sequence, len(item.ids), promised)
+                need = self.memory.fit(item.sequence, item.rows, promised)
             if need is None and item.drafts:
                 item = Work(item.sequence, item.count)
                 need = self.memory.fit(item.sequence, item.count, promised)
@@ -275,10 +303,10 @@ class Worker:
         routes, at = run.routes, 0
         for item, rows in zip(work, run.logits, strict=True):
             sequence, samples = item.sequence, item.samples
-            sequence.done += len(item.ids)
+            sequence.done += item.rows
             if sequence.routes is not None and routes is not None:
-                sequence.routes.extend(routes[at : at + len(item.ids)])
-            at += len(item.ids)
+                sequence.routes.extend(routes[at : at + item.rows])
+            at += item.rows
             if not samples:
                 self.memory.file(sequence)
                 self.scheduler.charge(sequence, item.count, 0)

@@ -9,6 +9,7 @@ Shapes: K key-value heads, D head size, Dv = D rounded up to 32.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,13 @@ class PageLayout:
     def _wide(self) -> int:
         return -(-self.head_dim // 32) * 32
 
-    @property
+    @cached_property
     def unit(self) -> int:
         """Bytes of one kv head in one layer."""
         scales = 2 * PAGE * 4 if self.kind == "int8" else 0
         return PAGE * (self.head_dim + self._wide) * _BYTES[KV_KINDS.index(self.kind)] + scales
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of a page."""
         return self.layers * self.kv_heads * self.unit
