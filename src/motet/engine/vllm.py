@@ -311,10 +311,8 @@ class VllmServer(_OnVllm):
     ) -> None:  # fmt: skip
         """url ends before /completions; config says what the ids mean (default: gpt-oss). priorities: the server runs with
         --scheduling-policy priority. cached_tokens needs its --enable-prompt-tokens-details."""
-        try:
-            import httpx
-        except ImportError as e:
-            raise UsageError("httpx is missing; install it (pip install 'motet[vllm]').") from e
+        import httpx
+
         config = ModelConfig.gpt_oss_20b() if config is None else config
         super().__init__(config, context or config.max_position_embeddings, _capabilities(priorities, False))
         self._url, self._model = url.rstrip("/"), model
