@@ -6,6 +6,7 @@
 SHELL := /bin/bash
 MOTET := .venv/bin/python -m motet
 PY := .venv/bin/python
+comma := ,
 # Tests run side by side, one native thread each, so that two workers do not fight for two cores.
 TEST_ENV := MOTET_THREADS=1 OMP_NUM_THREADS=1
 # vLLM's environment has no native module of ours: the numpy kernels are enough to compare with.
@@ -55,8 +56,8 @@ test-avx512: setup-dev ## the AVX-512 kernels by emulation, for a CPU without th
 	@status=0; $(TEST_ENV) MOTET_ISA=avx512 $(PY) -m pytest -q tests/test_kernels.py tests/test_model.py || status=$$?; \
 	  bash scripts/setup.sh dev && exit $$status
 
-bench: setup ## speed of the embedded model (or MODEL=folder), ceilings first
-	@$(MOTET) bench $(if $(MODEL),'$(MODEL)',mini)
+bench: setup ## speed of the embedded model (or MODEL=folder), ceilings first; ARGS=--json and others
+	@$(MOTET) bench $(if $(MODEL),'$(MODEL)' --prompt 512$(comma)2048 --depth 0$(comma)4096 --batch 1$(comma)8,mini) $(ARGS)
 
 oracle: setup-dev ## compare with transformers' GptOssForCausalLM, oss-harmony and, where it is installed, vLLM
 	@$(PY) -m tests.oracle_transformers

@@ -274,4 +274,9 @@ NB_MODULE(_native, m) {
     ops().int8_rate(steps);
     return static_cast<double>(steps) * static_cast<double>(ops().int8_ops_per_step) * thread_count();
   });
+  m.def("bf16_rate", [](long steps) {
+    Turn turn;
+    ops().bf16_rate(steps);
+    return static_cast<double>(steps) * static_cast<double>(ops().bf16_ops_per_step) * thread_count();
+  });
 }

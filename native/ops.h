@@ -103,8 +103,10 @@ struct Ops {
   void (*route)(const float* logits, int rows, int experts, int k, int32_t* ids, float* weights);
   void (*moe)(const MoeArgs& args);
   double (*read_rate)(const uint8_t* data, size_t bytes);  // a checksum; the caller takes the time
-  double (*int8_rate)(long steps);                           // runs steps * ops_per_step multiply-adds per thread
-  long int8_ops_per_step;
+  // Dot products on registers, in every thread; operations (a multiply and an add are two) of one step in one thread.
+  double (*int8_rate)(long steps);
+  double (*bf16_rate)(long steps);
+  long int8_ops_per_step, bf16_ops_per_step;
 };
 
 const Ops& scalar_ops();

@@ -28,18 +28,27 @@ static double read_rate(const uint8_t* data, size_t bytes) {
   return total;
 }
 
-static double int8_rate(long steps) {
+template <class Work>
+static double in_every_thread(Work work) {
   const int n = motet::thread_count();
-  std::vector<long> sums(n);
-  motet::parallel_for(n, [&](long i, int) { sums[i] = int8_work(steps); });
+  std::vector<double> sums(n);
+  motet::parallel_for(n, [&](long i, int) { sums[i] = static_cast<double>(work()); });
   double total = 0;
-  for (long s : sums) total += static_cast<double>(s);
+  for (double s : sums) total += s;
   return total;
 }
 
+static double int8_rate(long steps) {
+  return in_every_thread([=] { return int8_work(steps); });
+}
+
+static double bf16_rate(long steps) {
+  return in_every_thread([=] { return bf16_work(steps); });
+}
+
 static const motet::Ops& table(const char* name) {
-  static const motet::Ops ops{name, rms_norm, quantize, pad, linear, rope, attention, route, moe, read_rate, int8_rate,
-                              kInt8OpsPerStep};
+  static const motet::Ops ops{name, rms_norm, quantize, pad, linear, rope, attention, route, moe, read_rate, int8_rate, bf16_rate,
+                              kInt8OpsPerStep, kBf16OpsPerStep};
   return ops;
 }
 

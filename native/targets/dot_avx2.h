@@ -167,6 +167,19 @@ static long int8_work(long steps) {
 }
 constexpr long kInt8OpsPerStep = 8L * 32 * 2;
 
+static float bf16_work(long steps) {  // as float32: AVX2 has no bf16 products
+  __m256 acc[8], w = _mm256_set1_ps(0.5f), a = _mm256_set1_ps(1.0f);
+  for (auto& v : acc) v = _mm256_setzero_ps();
+  for (long s = 0; s < steps; ++s) {
+    asm volatile("" : "+x"(w), "+x"(a));
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) acc[i] = _mm256_fmadd_ps(acc[i], w, a);
+  }
+  for (int i = 1; i < 8; ++i) acc[0] = _mm256_add_ps(acc[0], acc[i]);
+  return _mm256_cvtss_f32(acc[0]);
+}
+constexpr long kBf16OpsPerStep = 8L * 8 * 2;
+
 static uint64_t read_work(const uint8_t* data, size_t bytes) {
   __m256i sum[4] = {};
   for (size_t i = 0; i + 128 <= bytes; i += 128)

@@ -93,6 +93,24 @@ static long int8_work(long steps) {
 }
 constexpr long kInt8OpsPerStep = 8L * 64 * 2;
 
+static float bf16_work(long steps) {
+#if MOTET_EMULATE_AVX512
+  return static_cast<float>(steps);  // no speed to measure
+#else
+  __m512 acc[8];
+  __m512i bits = _mm512_set1_epi16(0x3f80);  // 1.0
+  for (auto& v : acc) v = _mm512_setzero_ps();
+  for (long s = 0; s < steps; ++s) {
+    asm volatile("" : "+v"(bits));
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) acc[i] = _mm512_dpbf16_ps(acc[i], reinterpret_cast<__m512bh>(bits), reinterpret_cast<__m512bh>(bits));
+  }
+  for (int i = 1; i < 8; ++i) acc[0] = _mm512_add_ps(acc[0], acc[i]);
+  return _mm512_cvtss_f32(acc[0]);
+#endif
+}
+constexpr long kBf16OpsPerStep = 8L * 32 * 2;
+
 static uint64_t read_work(const uint8_t* data, size_t bytes) {
   __m512i sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
   for (size_t i = 0; i + 256 <= bytes; i += 256) {

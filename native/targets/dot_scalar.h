@@ -97,6 +97,16 @@ static long int8_work(long steps) {
 }
 constexpr long kInt8OpsPerStep = 2 * 16;
 
+static float bf16_work(long steps) {
+  float acc[16] = {}, w = 0.5f, x = 1.0f;
+  for (long s = 0; s < steps; ++s)
+    for (int i = 0; i < 16; ++i) acc[i] = acc[i] * w + x;
+  float total = 0;
+  for (float v : acc) total += v;
+  return total;
+}
+constexpr long kBf16OpsPerStep = 2 * 16;
+
 static uint64_t read_work(const uint8_t* data, size_t bytes) {
   uint64_t sum[8] = {};
   for (size_t i = 0; i + 64 <= bytes; i += 64)

@@ -35,9 +35,9 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: prompt tokens, decoded tokens, tokens already held, sequences together, passes (None: 3 to 12)."""
+    """What to measure: lengths of prompts, decoded tokens, tokens already held, sequences together, passes (None: 3 to 12)."""
 
-    prompt: int = 512
+    prompts: tuple[int, ...] = (512,)
     gen: int = 64
     depths: tuple[int, ...] = (0,)
     batches: tuple[int, ...] = (1,)
@@ -117,9 +117,9 @@ def measure(
     tell(
         f"{machine['cpu']}, {machine['cores']} cores · {machine['threads']} threads, {machine['isa']}, {precision}"
     )
-    read, ops = kernels.read_rate(), kernels.int8_rate()
+    read, ops, bf16 = kernels.read_rate(), kernels.int8_rate(), kernels.bf16_rate()
     tell(
-        f"ceilings: read {read / 1e9:.1f} GB/s, int8 {ops / 1e9:.0f} Gop/s"
+        f"ceilings: read {read / 1e9:.1f} GB/s, int8 {ops / 1e9:.0f} Gop/s, bf16 {bf16 / 1e9:.0f} Gop/s"
         if read
         else "ceilings: none with numpy kernels"
     )
@@ -132,23 +132,24 @@ def measure(
     tell(
         f"start: 'motet --help' {start['help_s']:.2f} s, weights open in {loaded:.2f} s ({model.pack.nbytes / 1e9:.3g} GB)"
     )
-    _fill(model, model.new_cache(), _ids(model, min(128, plan.prompt)))  # the first pass pages the weights in
-    share = BUDGET / (1 + len(plan.depths) * len(plan.batches))
-    prefill = _prefill(model, cost, plan, ops, share)
-    tell(_line(f"prompt of {plan.prompt}", prefill, "of the int8 ceiling"))
-    decode = []
+    _fill(model, model.new_cache(), _ids(model, min(128, *plan.prompts)))  # the first pass pages the weights in
+    share = BUDGET / (len(plan.prompts) + len(plan.depths) * len(plan.batches))
+    prefill, decode = [], []
+    for prompt in plan.prompts:
+        prefill.append(_prefill(model, cost, prompt, plan.repeats, ops, share))
+        tell(_line(f"prompt of {prompt}", prefill[-1], "of the int8 ceiling"))
     for row in _decodes(model, cost, plan, read, share):
         tell(_line(f"decode at depth {row['depth']}, batch {row['batch']}", row, "of the read ceiling"))
         decode.append(row)
     peak = _peak()
     tell(f"peak memory {peak / GIB:.2f} GiB")
-    return {"machine": machine, "ceilings": {"read_bytes_per_s": read, "int8_ops_per_s": ops}, "start": start,
-            "prefill": prefill, "decode": decode, "peak_rss_bytes": peak}  # fmt: skip
+    return {"machine": machine, "ceilings": {"read_bytes_per_s": read, "int8_ops_per_s": ops, "bf16_ops_per_s": bf16},
+            "start": start, "prefill": prefill, "decode": decode, "peak_rss_bytes": peak}  # fmt: skip
 
 
 def _check(plan: Plan, context: int) -> None:
-    if plan.prompt > context:
-        raise UsageError(f"--prompt {plan.prompt} passes the context of {context}; choose a shorter one.")
+    if max(plan.prompts) > context:
+        raise UsageError(f"--prompt {max(plan.prompts)} passes the context of {context}; choose a shorter one.")
     if max(plan.depths) + plan.gen > context:
         raise UsageError(
             f"--depth {max(plan.depths)} with --gen {plan.gen} passes the context of {context}; choose less of either."
@@ -214,29 +215,32 @@ def _passes(once: Callable[[], float], repeats: int | None, seconds: float) -> l
 
 
 def _rates(times: list[float], tokens: int, ceiling: float) -> dict[str, Any]:
-    """Median and best tokens per second; the share is the median's, None where no ceiling is known."""
+    """Median, best and worst tokens per second; the share is the median's, None where no ceiling is known."""
     median = tokens / statistics.median(times)
-    return {"tokens_per_s": round(median, 3), "best": round(tokens / min(times), 3), "passes": len(times),
+    return {"tokens_per_s": round(median, 3), "best": round(tokens / min(times), 3),
+            "worst": round(tokens / max(times), 3), "passes": len(times),
             "ceiling": round(ceiling, 3) if ceiling else None, "share": round(median / ceiling, 4) if ceiling else None}  # fmt: skip
 
 
 def _line(what: str, row: dict[str, Any], of: str) -> str:
     share = "" if row["share"] is None else f", {100 * row['share']:.0f} % {of} ({row['ceiling']:.4g})"
     return (
-        f"{what}: {row['tokens_per_s']:.4g} tokens/s{share}; best {row['best']:.4g} of {row['passes']} passes"
+        f"{what}: {row['tokens_per_s']:.4g} tokens/s{share}; {row['worst']:.4g} to {row['best']:.4g} in {row['passes']} passes"
     )
 
 
-def _prefill(model: Model, cost: Work, plan: Plan, ops: float, seconds: float) -> dict[str, Any]:
-    ids = _ids(model, plan.prompt)
+def _prefill(
+    model: Model, cost: Work, prompt: int, repeats: int | None, ops: float, seconds: float
+) -> dict[str, Any]:
+    ids = _ids(model, prompt)
 
     def once() -> float:
         cache, began = model.new_cache(), time.perf_counter()
         _fill(model, cache, ids)
         return time.perf_counter() - began
 
-    times = _passes(once, plan.repeats, seconds)
-    return {"prompt": plan.prompt, **_rates(times, plan.prompt, ops / (2 * cost.layer_weights))}
+    times = _passes(once, repeats, seconds)
+    return {"prompt": prompt, **_rates(times, prompt, ops / (2 * cost.layer_weights))}
 
 
 def _decodes(model: Model, cost: Work, plan: Plan, read: float, seconds: float) -> Iterator[dict[str, Any]]:

@@ -29,8 +29,8 @@ def bench(
         str, typer.Argument(metavar="M", help="mini, a name from 'motet models', or a folder.")
     ] = "mini",
     prompt: Annotated[
-        int, typer.Option("--prompt", metavar="N", min=1, help="Prompt tokens per pass.")
-    ] = 512,
+        str, typer.Option("--prompt", metavar="N,N", help="Lengths of prompts, in tokens.")
+    ] = "512",
     gen: Annotated[int, typer.Option("--gen", metavar="N", min=1, help="Tokens decoded per pass.")] = 64,
     depth: Annotated[str, typer.Option("--depth", metavar="N,N", help="Tokens already in the cache.")] = "0",
     batch: Annotated[str, typer.Option("--batch", metavar="N,N", help="Sequences decoded together.")] = "1",
@@ -46,7 +46,7 @@ def bench(
     from motet.bench import Plan, measure
     from motet.library import find
 
-    plan = Plan(prompt, gen, tuple(_numbers(depth, "depth", 0)), tuple(_numbers(batch, "batch", 1)), repeats)
+    plan = Plan(tuple(_numbers(prompt, "prompt", 1)), gen, tuple(_numbers(depth, "depth", 0)), tuple(_numbers(batch, "batch", 1)), repeats)
     tell = (lambda line: show.note(line, dim=False)) if json else (lambda line: print(line, flush=True))
     with show.bar(f"packing {model} for {precision}, once") as progress:
         result = measure(

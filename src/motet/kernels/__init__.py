@@ -26,7 +26,7 @@ from motet.kernels.layout import (
 from motet.kernels.paged import KV_KINDS, PAGE, Paged, PageLayout, PageMemory
 
 __all__ = [
-    "BLOCK", "F32", "KV_KINDS", "PAGE", "TILE", "Activations", "KernelError", "Matrix", "PageLayout", "PageMemory", "Paged", "attention", "backend", "bf16_to_f32", "f32_to_bf16", "int8_rate",
+    "BLOCK", "F32", "KV_KINDS", "PAGE", "TILE", "Activations", "KernelError", "Matrix", "PageLayout", "PageMemory", "Paged", "attention", "backend", "bf16_rate", "bf16_to_f32", "f32_to_bf16", "int8_rate",
     "interleave_tiles", "isa", "isas", "linear", "matrix", "moe", "pad", "quantize", "read_rate", "rms_norm", "rope",
     "route", "selftest", "set_threads", "threads", "tile_rows", "use_isa",
 ]  # fmt: skip
@@ -124,6 +124,11 @@ def int8_rate(seconds: float = 0.3) -> float:
     return _ceiling("int8", seconds)
 
 
+def bf16_rate(seconds: float = 0.3) -> float:
+    """The same for products of bf16 values added in float32, as the CPU does them at best."""
+    return _ceiling("bf16", seconds)
+
+
 def _ceiling(what: str, seconds: float) -> float:
     import time
 
@@ -139,7 +144,8 @@ def _ceiling(what: str, seconds: float) -> float:
             _ops._native.read_rate(data)
             amount = float(data.nbytes)
         else:
-            amount = float(_ops._native.int8_rate(2_000_000))
+            rate = _ops._native.int8_rate if what == "int8" else _ops._native.bf16_rate
+            amount = float(rate(2_000_000))
         now = time.perf_counter()
         best = max(best, amount / (now - began))
         if now > deadline:
