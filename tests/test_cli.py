@@ -448,7 +448,9 @@ def test_bench_names_ceilings_and_shares(motet: Command, tiny: Path) -> None:
     for row in [*report["prefill"], *report["decode"]]:
         assert row["passes"] == 2 and row["best"] >= row["tokens_per_s"] >= row["worst"] > 0
         assert row["share"] == pytest.approx(row["tokens_per_s"] / row["ceiling"], rel=1e-2, abs=1e-3)
-    assert all(report["ceilings"][name] > 1e8 for name in ("read_bytes_per_s", "int8_ops_per_s", "bf16_ops_per_s"))
+    assert all(
+        report["ceilings"][name] > 1e8 for name in ("read_bytes_per_s", "int8_ops_per_s", "bf16_ops_per_s")
+    )
 
 
 def test_bench_counts_the_bytes_of_a_step() -> None:

@@ -132,7 +132,9 @@ def measure(
     tell(
         f"start: 'motet --help' {start['help_s']:.2f} s, weights open in {loaded:.2f} s ({model.pack.nbytes / 1e9:.3g} GB)"
     )
-    _fill(model, model.new_cache(), _ids(model, min(128, *plan.prompts)))  # the first pass pages the weights in
+    _fill(
+        model, model.new_cache(), _ids(model, min(128, *plan.prompts))
+    )  # the first pass pages the weights in
     share = BUDGET / (len(plan.prompts) + len(plan.depths) * len(plan.batches))
     prefill, decode = [], []
     for prompt in plan.prompts:
@@ -149,7 +151,9 @@ def measure(
 
 def _check(plan: Plan, context: int) -> None:
     if max(plan.prompts) > context:
-        raise UsageError(f"--prompt {max(plan.prompts)} passes the context of {context}; choose a shorter one.")
+        raise UsageError(
+            f"--prompt {max(plan.prompts)} passes the context of {context}; choose a shorter one."
+        )
     if max(plan.depths) + plan.gen > context:
         raise UsageError(
             f"--depth {max(plan.depths)} with --gen {plan.gen} passes the context of {context}; choose less of either."
@@ -224,9 +228,7 @@ def _rates(times: list[float], tokens: int, ceiling: float) -> dict[str, Any]:
 
 def _line(what: str, row: dict[str, Any], of: str) -> str:
     share = "" if row["share"] is None else f", {100 * row['share']:.0f} % {of} ({row['ceiling']:.4g})"
-    return (
-        f"{what}: {row['tokens_per_s']:.4g} tokens/s{share}; {row['worst']:.4g} to {row['best']:.4g} in {row['passes']} passes"
-    )
+    return f"{what}: {row['tokens_per_s']:.4g} tokens/s{share}; {row['worst']:.4g} to {row['best']:.4g} in {row['passes']} passes"
 
 
 def _prefill(

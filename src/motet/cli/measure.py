@@ -46,7 +46,13 @@ def bench(
     from motet.bench import Plan, measure
     from motet.library import find
 
-    plan = Plan(tuple(_numbers(prompt, "prompt", 1)), gen, tuple(_numbers(depth, "depth", 0)), tuple(_numbers(batch, "batch", 1)), repeats)
+    plan = Plan(
+        tuple(_numbers(prompt, "prompt", 1)),
+        gen,
+        tuple(_numbers(depth, "depth", 0)),
+        tuple(_numbers(batch, "batch", 1)),
+        repeats,
+    )
     tell = (lambda line: show.note(line, dim=False)) if json else (lambda line: print(line, flush=True))
     with show.bar(f"packing {model} for {precision}, once") as progress:
         result = measure(
