@@ -628,3 +628,29 @@ def test_debug_shows_the_traceback(motet: Command, tmp_path: Path) -> None:
     for arguments in (["--debug", "pack", tmp_path / "absent"], ["pack", tmp_path / "absent", "--debug"]):
         result = motet(*arguments, code=1)
         assert "Traceback" in result.stderr and "UnknownModel" in result.stderr
+
+
+def test_an_answer_is_held_to_the_schema_in_a_file(motet: Command, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"enum": ["yes", "no"]}')
+    (tmp_path / "bad.json").write_text('{"properties": {"a": {"not": {}}}}')
+    (tmp_path / "broken.json").write_text("{")
+    held = motet.json(
+        "run", "q", "-m", tiny, "--seed", 1, "--max-tokens", 200, "--json-schema", tmp_path / "s.json"
+    )
+    assert held["final"] in ('"yes"', '"no"')
+    for file, words in (
+        ("bad.json", "'not' at #/properties/a"),
+        ("broken.json", "is not JSON"),
+        ("none.json", "cannot be read"),
+    ):
+        failed = motet("run", "q", "-m", tiny, "--json-schema", tmp_path / file, code=2)
+        assert words in failed.stderr and len(failed.stderr.splitlines()) == 1
+    for options, words in (
+        (["--tool-choice", "required"], "no tool is declared"),
+        (["--tool-choice", "f"], "'f', which is not declared"),
+        (["--grammar", "off", "--max-reasoning-tokens", "3"], "turn the grammar on"),
+    ):
+        failed = motet("run", "q", "-m", tiny, *options, code=2)
+        assert words in failed.stderr and len(failed.stderr.splitlines()) == 1
+    thought = motet.json("run", QUESTION, "--effort", "high", "--max-reasoning-tokens", 3, "--temperature", 0)
+    assert thought["tokens"]["analysis"] == 3 and thought["final"]

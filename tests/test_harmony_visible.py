@@ -294,6 +294,8 @@ class Session:
         from motet.cli.session import Timing
 
         self.engine, self.timing = Script(*says), Timing(3, 4)
+        self.tools: list[Any] = []
+        self.results: list[Any] = []
 
     def __enter__(self) -> Session:
         return self
@@ -302,6 +304,11 @@ class Session:
 
     def turn(self, conversation: Conversation, params: SamplingParams) -> Iterator[Event]:
         return run_turn(self.engine, conversation, E, params, [FunctionTool(spy)])
+
+    def citations(self) -> Any:
+        from motet.tools.browser import CitationStream
+
+        return CitationStream(lambda cursor: None)
 
     def machine(self) -> dict[str, Any]:
         return {"precision": "int8", "isa": "scalar", "threads": 1}

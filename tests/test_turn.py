@@ -11,13 +11,16 @@ import pytest
 
 from motet.engine import SamplingParams
 from motet.engine.sequence import TokenOut
+from motet.errors import UsageError
 from motet.harmony import (
     BROWSER,
+    PYTHON,
     Artefact,
     Conversation,
     Event,
     Function,
     Namespace,
+    Rules,
     ToolProgress,
     ToolResult,
     TurnDone,
@@ -286,3 +289,87 @@ def test_a_full_context_after_a_result_ends_the_turn_with_what_was_said() -> Non
     events = ask(Full(CALL, FINAL), [FunctionTool(add)])
     assert events[-1] == TurnDone("length")
     assert fold(events).tool_results[0].text == "5"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from motet.engine import Engine
+    from motet.model import load
+    from motet.synth import synth
+
+    model = load(synth("tiny", tmp_path_factory.mktemp("tiny") / "m"), precision="int8", threads=1)
+    with Engine(model) as engine:
+        yield engine
+
+
+def test_a_reply_is_held_to_its_schema_and_its_budget(tiny: Any) -> None:
+    from motet import reply
+
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"enum": ["yes", "no"]}}}
+    closed = 0
+    for seed in range(25):
+        out = reply("q", engine=tiny, seed=seed, max_tokens=300, response_format=form, max_reasoning_tokens=9)
+        assert out.final in ('"yes"', '"no"') and out.finish == "stop" and out.usage.analysis <= 9
+        assert out.closed is (out.usage.analysis == 9)
+        closed += out.closed
+    assert closed
+
+
+def test_the_model_is_shown_the_response_format(tiny: Any) -> None:
+    conversation = Conversation.from_chat([{"role": "user", "content": "q"}])
+    shown = declare(conversation, [], Rules(response_format="json_object"))
+    assert "# Response Formats\n\n## json_object" in E.decode(render(shown, E))
+    assert declare(shown, [], Rules(response_format="json_object")) == shown
+
+
+def test_rules_need_the_grammar_and_a_constraint_of_ones_own_excludes_it(tiny: Any) -> None:
+    from motet import reply
+
+    for name, value in (
+        ("tool_choice", "none"),
+        ("response_format", "json_object"),
+        ("max_reasoning_tokens", 3),
+    ):
+        with pytest.raises(UsageError, match=f"{name} is held by the grammar"):
+            reply("q", engine=tiny, grammar=False, **{name: value})
+    with pytest.raises(UsageError, match="constraint of your own"):
+        reply("q", engine=tiny, constraint=lambda: None)
+    assert reply("q", engine=tiny, grammar=False, max_tokens=5, seed=1).finish == "length"
+
+
+def test_an_engine_that_takes_no_constraints_says_so_before_anything_is_sampled() -> None:
+    from types import SimpleNamespace
+
+    engine: Any = Script(FINAL)
+    engine.capabilities = SimpleNamespace(constraints=False)
+    conversation = Conversation.from_chat([{"role": "user", "content": "q"}])
+    with pytest.raises(UsageError, match="turn the grammar off"):
+        run_turn(engine, conversation, E, SamplingParams())
+    assert fold(run_turn(engine, conversation, E, SamplingParams(), rules=None)).final == "5"
+
+
+def test_code_that_the_budget_cut_is_not_run_and_the_answer_follows(tiny: Any) -> None:
+    class Python:
+        namespace = PYTHON
+
+        def __init__(self) -> None:
+            self.ran: list[str] = []
+
+        def call(self, recipient: str, content: str) -> str:
+            self.ran.append(content)
+            return "ok"
+
+    conversation = Conversation.from_chat([{"role": "user", "content": "q"}])
+    rules = Rules(tool_choice="python", max_reasoning_tokens=30)
+    cut, python = 0, Python()
+    for seed in range(8):
+        params = SamplingParams(seed=seed, max_tokens=400)
+        events = list(run_turn(tiny, conversation, tiny.model.encoding, params, [python], rules=rules))
+        out = fold(events)
+        for call in out.tool_calls:
+            if not call.complete:
+                cut += 1
+                assert call.arguments not in python.ran
+                assert any(r.error and "did not run" in r.text for r in out.tool_results)
+        assert out.final
+    assert cut

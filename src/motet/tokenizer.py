@@ -148,6 +148,11 @@ class Encoding:
         """True for ids that no text can encode to."""
         return token in self._special_ids
 
+    @functools.cached_property
+    def not_text(self) -> frozenset[int]:
+        """The ids below n_vocab that stand for no text: special tokens, and gaps in the vocabulary."""
+        return frozenset(i for i, b in enumerate(self._table) if b is None or i in self._special_ids)
+
     def encode(self, text: str) -> list[int]:
         """Ids of ordinary text. Control tokens spelled in the text come out as ordinary ids, never as themselves.
 

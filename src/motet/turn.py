@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from motet.errors import UserError
+from motet.errors import UsageError, UserError
 from motet.harmony import (
     USUAL,
     Conversation,
@@ -23,11 +23,14 @@ from motet.harmony import (
     DeveloperContent,
     Event,
     Folded,
+    Grammar,
+    Guide,
     Message,
     MessageEnd,
     MessageStart,
     Namespace,
     Policy,
+    Rules,
     StreamParser,
     SystemContent,
     ToolProgress,
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from motet.model import Model
     from motet.tokenizer import Encoding
 
+RULES = Rules()
+CUT_CALL = Answer("Error: this call was cut off by the limit of tokens and did not run.", (), True)
 MAX_CALLS = 64  # tool calls in one turn; a model that wants more is going round in circles
 
 
@@ -88,6 +93,7 @@ def run_turn(
     history: History = "spec",
     limits: TurnLimits = TurnLimits(),
     stop: threading.Event | None = None,
+    rules: Rules | None = RULES,
 ) -> Iterator[Event]:
     """The events of one assistant turn, as they happen; the last is TurnDone.
 
@@ -95,51 +101,114 @@ def run_turn(
     not among them ends the turn with finish "tool_calls"; a call to nothing that exists is answered with an error the
     model reads. With `params.logprobs` each Delta carries those of its tokens. Nothing is hidden here: an outlet that
     people see reads `visible(run_turn(...))`. `params.max_tokens` bounds what is sampled in the whole turn. Closing the
-    iterator stops the engine and cancels the tool; so does setting `stop`, from any thread (finish "cancelled").
+    iterator stops the engine and cancels the tool; so does setting `stop`, from any thread (finish "cancelled"). `rules` is
+    what the grammar holds the model to; None samples without it.
     """
-    conversation = declare(conversation, tools)
+    if rules is not None and params.constraint is not None:
+        raise UsageError("A constraint of your own and the grammar cannot both hold; turn the grammar off.")
+    able = getattr(engine, "capabilities", None)
+    if rules is not None and able is not None and not able.constraints:
+        raise UsageError(
+            "This engine takes no constraints, so the grammar cannot be held; turn the grammar off."
+        )
+    conversation = declare(conversation, tools, rules)
+    held = _Held(None if rules is None else Grammar(encoding, conversation, rules), engine)
+    return _turn(engine, conversation, encoding, params, tools, history, limits, stop, held)
+
+
+def _turn(
+    engine: Streams,
+    conversation: Conversation,
+    encoding: Encoding,
+    params: SamplingParams,
+    tools: Sequence[Tool],
+    history: History,
+    limits: TurnLimits,
+    stop: threading.Event | None,
+    held: _Held,
+) -> Iterator[Event]:
     declared = conversation.recipients()
     table = {r: t for t in tools for r in _recipients(t.namespace)}
     ids = render(conversation, encoding, history=history)
     sampled = 0
     end = time.monotonic() + limits.seconds
     for step in range(limits.calls + 1):
-        stretch = _Stretch(encoding, params.logprobs is not None, stop)
+        now = held.params(_params(params, step, sampled), ids)
+        stretch = _Stretch(encoding, params.logprobs is not None, stop, held)
         try:
-            yield from stretch.run(engine, ids, _params(params, step, sampled))
+            yield from stretch.run(engine, ids, now)
         except UserError as e:
             from motet.model import ContextError
 
             if step == 0 or not isinstance(e, ContextError):
                 raise
-            yield TurnDone("length")  # the results have filled the context; what was said so far stands
+            yield TurnDone(
+                "length", closed=held.closed
+            )  # the results have filled the context; what was said so far stands
             return
         ids, sampled = ids + stretch.sampled, sampled + len(stretch.sampled)
         call = stretch.call
         if call is None or stretch.finish in ("error", "cancelled"):
-            yield TurnDone(stretch.finish)
+            yield TurnDone(stretch.finish, closed=held.closed)
             return
         target = resolve(call.start.recipient or "", declared)
         limit = params.max_tokens is not None and sampled >= params.max_tokens
-        if not tools or limit or step == limits.calls or (target is not None and target not in table):
-            yield TurnDone("tool_calls")
+        theirs = not tools or (target is not None and target not in table)
+        if limit or step == limits.calls or (theirs and not held.cut_call):
+            yield TurnDone("length" if held.cut_call else "tool_calls", closed=held.closed)
             return
-        answer = yield from _answer(call, target, table, end - time.monotonic(), stop)
+        if held.cut_call:
+            answer = CUT_CALL
+        else:
+            answer = yield from _answer(call, target, table, end - time.monotonic(), stop)
         result = _result(call, answer, encoding, limits.result_tokens)
         ids = ids + list(result.ids)
         yield result
         if (stop is not None and stop.is_set()) or time.monotonic() > end:
-            yield TurnDone("length" if stop is None or not stop.is_set() else "cancelled")
+            cancelled = stop is not None and stop.is_set()
+            yield TurnDone("cancelled" if cancelled else "length", closed=held.closed)
             return
+
+
+class _Held:
+    """The grammar over the stretches of one turn, which goes on counting where the last one stopped."""
+
+    def __init__(self, grammar: Grammar | None, engine: Streams) -> None:
+        self._grammar, self._closed = grammar, False
+        # How long a context is, if the engine shows its model.
+        config = getattr(getattr(engine, "model", None), "config", None)
+        self._context = None if config is None else int(config.max_position_embeddings)
+        self._guide: Guide | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether a budget has ended thinking in this turn."""
+        return self._closed or (self._guide is not None and self._guide.closed)
+
+    @property
+    def cut_call(self) -> bool:
+        """Whether the call of this stretch was ended by a budget."""
+        return self._guide is not None and self._guide.cut_call
+
+    def params(self, params: SamplingParams, ids: list[int]) -> SamplingParams:
+        """The parameters of the next stretch. What ends one in Harmony ends it, whatever the model's own ends are."""
+        if self._grammar is None:
+            return params
+        room = None if self._context is None else self._context - len(ids)
+        known = [n for n in (params.max_tokens, room) if n is not None]
+        before, self._closed = self._guide, self.closed
+        spent, called = (0, False) if before is None else (before.spent, before.called)
+        guide = self._grammar.guide(min(known) if known else None, spent=spent, called=called)
+        self._guide = guide
+        stops = (*self._grammar.stops, *(params.stop_token_ids or ()))
+        return dataclasses.replace(params, constraint=lambda: guide, stop_token_ids=stops)
 
 
 class _Stretch:
     """Sampling up to a call or the end of the turn."""
 
-    def __init__(
-        self, encoding: Encoding, logprobs: bool = False, stop: threading.Event | None = None
-    ) -> None:
-        self.parser, self._stop_asked = StreamParser(encoding), stop
+    def __init__(self, encoding: Encoding, logprobs: bool, stop: threading.Event | None, held: _Held) -> None:
+        self.parser, self._stop_asked, self._held = StreamParser(encoding), stop, held
         self._outs: deque[TokenOut] | None = deque() if logprobs else None  # tokens no event accounts for yet
         self.sampled: list[int] = []
         self.call: _Call | None = None
@@ -168,11 +237,14 @@ class _Stretch:
             yield self._note(event)
 
     def _note(self, event: Event) -> Event:
+        """Takes note of an event and passes it on; a call that a budget has ended passes as one that was cut off."""
         if isinstance(event, MessageStart):
             self._start, self._text = event, []
         elif isinstance(event, MessageEnd):
             if self._start is not None and self._start.is_call and event.stop in ("call", "end", "return"):
                 self.call = _Call(self._start, "".join(self._text))
+                if self._held.cut_call:
+                    event = MessageEnd("cut", event.ids)
             self._start = None
         elif self._start is not None and isinstance(event, Delta):
             self._text.append(event.text)
@@ -249,35 +321,51 @@ def _recipients(ns: Namespace) -> list[str]:
     return [f"{ns.name}.{f.name}" for f in ns.functions] or [ns.name]
 
 
-def declare(conversation: Conversation, tools: Iterable[Tool]) -> Conversation:
-    """The conversation with every tool declared: functions in the developer message, the built-in ones in the system message."""
+def declare(conversation: Conversation, tools: Iterable[Tool], rules: Rules | None = None) -> Conversation:
+    """The conversation with every tool declared, functions in the developer message, the built-in ones in the system
+    message, and the response format the rules ask for."""
     known = conversation.recipients()
     for ns in (t.namespace for t in tools):
         missing = tuple(f for f in ns.functions if f"{ns.name}.{f.name}" not in known)
         if missing or (not ns.functions and ns.name not in known):
             conversation = _with(conversation, dataclasses.replace(ns, functions=missing))
             known = conversation.recipients()
-    return conversation
+    wanted = None if rules is None else rules.format
+    return conversation if wanted is None else _changed(conversation, "developer", formats=(wanted,))
 
 
 def _with(conversation: Conversation, ns: Namespace) -> Conversation:
     role: Literal["developer", "system"] = "developer" if ns.name == "functions" else "system"
-    kind: type[Any] = DeveloperContent if role == "developer" else SystemContent
-    messages = list(conversation.messages)
-    at = next((n for n, m in enumerate(messages) if m.role == role and isinstance(m.content, kind)), None)
-    if at is None:
-        at = 1 if role == "developer" and messages and messages[0].role == "system" else 0
-        messages.insert(at, Message(role, kind()))
-    content = messages[at].content
-    spaces = {n.name: n for n in content.namespaces}  # type: ignore[union-attr]
+    content = _content(conversation, role)
+    spaces = {} if content is None else {n.name: n for n in content.namespaces}
     old = spaces.get(ns.name)
     spaces[ns.name] = (
         dataclasses.replace(ns, functions=old.functions + ns.functions, description=old.description)
         if old
         else ns
     )
-    content = dataclasses.replace(content, namespaces=tuple(spaces.values()))  # type: ignore[type-var]
-    messages[at] = dataclasses.replace(messages[at], content=content)
+    return _changed(conversation, role, namespaces=tuple(spaces.values()))
+
+
+def _content(conversation: Conversation, role: str) -> Any:
+    """The first content of a developer or system message, or None."""
+    kind = _KINDS[role]
+    found = (m.content for m in conversation.messages if m.role == role and isinstance(m.content, kind))
+    return next(found, None)
+
+
+_KINDS: dict[str, type[Any]] = {"developer": DeveloperContent, "system": SystemContent}
+
+
+def _changed(conversation: Conversation, role: Literal["developer", "system"], **fields: Any) -> Conversation:
+    """The conversation with fields of that content set; the message is made if there is none."""
+    messages, old = list(conversation.messages), _content(conversation, role)
+    if old is None:
+        at = 1 if role == "developer" and messages and messages[0].role == "system" else 0
+        messages.insert(at, Message(role, _KINDS[role](**fields)))
+    else:
+        at = next(n for n, m in enumerate(messages) if m.content is old)
+        messages[at] = dataclasses.replace(messages[at], content=dataclasses.replace(old, **fields))
     return dataclasses.replace(conversation, messages=tuple(messages))
 
 
@@ -328,6 +416,11 @@ class Reply:
         """stop, tool_calls, length, cancelled or error."""
         return self.folded.finish
 
+    @property
+    def closed(self) -> bool:
+        """Whether a budget ended the thinking before the model did."""
+        return self.folded.closed
+
 
 def reply(
     prompt: str | Sequence[Mapping[str, Any]] | Conversation,
@@ -337,24 +430,46 @@ def reply(
     tools: Sequence[Tool] = (),
     params: SamplingParams | None = None,
     engine: Engine | None = None,
+    tool_choice: str | Mapping[str, Any] = "auto",
+    response_format: str | Mapping[str, Any] | None = None,
+    max_reasoning_tokens: int | None = None,
+    grammar: bool = True,
     **sampling: Any,
 ) -> Reply:
     """Asks once: a question, chat messages or a Conversation. `sampling` are fields of SamplingParams.
 
-    `model` is a loaded model, a name or a folder; `engine` uses a running engine and its model instead.
+    `model` is a loaded model, a name or a folder; `engine` uses a running engine and its model instead. tool_choice,
+    response_format and max_reasoning_tokens are those of `harmony.Rules`; without the grammar they cannot be held.
     """
     from motet.engine import Engine, SamplingParams
 
     conversation = conversation_of(prompt, effort)
     chosen = params or SamplingParams(**sampling)
+    rules = rules_of(grammar, tool_choice, response_format, max_reasoning_tokens)
     if engine is not None:
-        return _reply(engine, conversation, engine.model.encoding, chosen, tools)
+        return _reply(engine, conversation, engine.model.encoding, chosen, tools, rules)
     if isinstance(model, str):
         from motet.model import load
 
         model = load(model)
     with Engine(model) as own:
-        return _reply(own, conversation, model.encoding, chosen, tools)
+        return _reply(own, conversation, model.encoding, chosen, tools, rules)
+
+
+def rules_of(
+    grammar: bool = True,
+    tool_choice: str | Mapping[str, Any] = "auto",
+    response_format: str | Mapping[str, Any] | None = None,
+    max_reasoning_tokens: int | None = None,
+) -> Rules | None:
+    """The rules of a turn, None without the grammar. UsageError for a rule that only the grammar could hold."""
+    rules = Rules(tool_choice, response_format, max_reasoning_tokens)
+    if grammar:
+        return rules
+    for name in ("tool_choice", "response_format", "max_reasoning_tokens"):
+        if getattr(rules, name) != getattr(RULES, name):
+            raise UsageError(f"{name} is held by the grammar; turn the grammar on, or leave {name} out.")
+    return None
 
 
 def conversation_of(
@@ -373,10 +488,11 @@ def _reply(
     encoding: Encoding,
     params: SamplingParams,
     tools: Sequence[Tool],
+    rules: Rules | None = RULES,
 ) -> Reply:
-    events = tuple(run_turn(engine, conversation, encoding, params, tools))
+    events = tuple(run_turn(engine, conversation, encoding, params, tools, rules=rules))
     folded = fold(events)
-    prompt = len(render(declare(conversation, tools), encoding))
+    prompt = len(render(declare(conversation, tools, rules), encoding))
     said = [e for e in events if not isinstance(e, ToolResult | TurnDone)]
     thought, on = 0, False
     for e in said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -50,3 +51,25 @@ def n_bytes(size: str | None) -> int | None:
     if value < 1:
         raise UsageError(f"--kv-memory is '{size}'; give a size such as 512M or 4G.")
     return int(value)
+
+
+MaxReasoning = Annotated[
+    int | None,
+    typer.Option(
+        "--max-reasoning-tokens",
+        metavar="N",
+        min=0,
+        help="Thinking ends after N tokens and the answer begins.",
+    ),
+]
+ToolChoice = Annotated[
+    str, typer.Option("--tool-choice", metavar="C", help="auto, none, required, or the name of a tool.")
+]
+JsonSchema = Annotated[
+    Path | None,
+    typer.Option("--json-schema", metavar="FILE", help="Hold the answer to the JSON Schema in a file."),
+]
+Grammar = Annotated[
+    Literal["on", "off"],
+    typer.Option("--grammar", help="Hold the output to the format, so that none is malformed."),
+]

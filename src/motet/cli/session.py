@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from motet.engine import Engine, SamplingParams
-    from motet.harmony import Conversation, Event, ToolResult
+    from motet.harmony import Conversation, Event, Rules, ToolResult
     from motet.tools import Tool
     from motet.tools.browser import CitationStream
 
@@ -88,6 +88,7 @@ class Session:
         from motet.engine import Engine
         from motet.library import find
         from motet.model import load
+        from motet.turn import RULES
 
         began = time.perf_counter()
         folder = find(name)
@@ -100,6 +101,7 @@ class Session:
         self.results: list[
             ToolResult
         ] = []  # what tools answered in the last turn, whatever of it may be seen
+        self.rules: Rules | None = RULES  # what the grammar holds turns to
         self.counts: dict[
             str | None, int
         ] = {}  # tokens of content by channel; a count may be shown where text may not
@@ -119,7 +121,8 @@ class Session:
         self.timing, self.counts, self.results = Timing(), {}, []
         clock = Clock(self.engine, self.timing, self.on_token)
         channel = None
-        for event in run_turn(clock, conversation, self.encoding, params, self.tools):
+        turn = run_turn(clock, conversation, self.encoding, params, self.tools, rules=self.rules)
+        for event in turn:
             if isinstance(event, MessageStart):
                 channel = event.channel
             elif isinstance(event, Delta):

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -14,8 +15,11 @@ from motet.cli import show
 from motet.cli.options import (
     Effort,
     EffortOption,
+    Grammar,
     JsonOption,
+    JsonSchema,
     KvMemoryOption,
+    MaxReasoning,
     MaxTokens,
     MinP,
     ModelOption,
@@ -23,16 +27,18 @@ from motet.cli.options import (
     Seed,
     Temperature,
     ThreadsOption,
+    ToolChoice,
     TopK,
     TopP,
     n_bytes,
 )
 from motet.cli.tools import McpOption, SaveOption, ToolOption, keep
+from motet.errors import UsageError
 
 if TYPE_CHECKING:
     from motet.cli.session import Session, Timing
     from motet.engine import SamplingParams
-    from motet.harmony import Event, Folded, MessageStart, Spoken
+    from motet.harmony import Event, Folded, MessageStart, Rules, Spoken
     from motet.tools import Tool
     from motet.tools.browser import CitationStream
 
@@ -163,6 +169,27 @@ def _rate(rate: float | None) -> str:
     return "" if rate is None else f" at {rate:.0f}/s" if rate >= 100 else f" at {rate:.1f}/s"
 
 
+def rules(
+    grammar: str, max_reasoning_tokens: int | None, tool_choice: str = "auto", schema: Path | None = None
+) -> Rules | None:
+    """What the grammar holds a turn to, from the options."""
+    from motet.turn import rules_of
+
+    form = None if schema is None else {"type": "json_schema", "name": "answer", "schema": _schema(schema)}
+    return rules_of(grammar == "on", tool_choice, form, max_reasoning_tokens)
+
+
+def _schema(path: Path) -> Any:
+    import json
+
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as e:
+        raise UsageError(f"The schema {path} cannot be read ({e.strerror}); check the path.") from None
+    except (ValueError, RecursionError) as e:
+        raise UsageError(f"The schema {path} is not JSON ({e}).") from None
+
+
 def _turn(
     session: Session, conversation: Any, params: SamplingParams, analysis: bool, quiet: bool = False
 ) -> Folded:
@@ -183,6 +210,8 @@ def _turn(
 
 
 def _remark(folded: Folded) -> None:
+    if folded.closed:
+        show.note("(the limit of tokens ended the thinking)")
     if folded.finish == "length" and not folded.final:
         show.note("(the limit came before an answer: raise --max-tokens or lower --effort)")
     elif folded.finish == "length":
@@ -210,6 +239,10 @@ def run(
     top_k: TopK = None,
     min_p: MinP = None,
     seed: Seed = None,
+    max_reasoning_tokens: MaxReasoning = None,
+    json_schema: JsonSchema = None,
+    tool_choice: ToolChoice = "auto",
+    grammar: Grammar = "on",
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
     kv_memory: KvMemoryOption = None,
@@ -222,9 +255,11 @@ def run(
     params = sampling(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
+    held = rules(grammar, max_reasoning_tokens, tool_choice, json_schema)
     text = show.prompt_text(prompt)
     with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory) as session:
         conversation = _conversation([("system", system), ("developer", developer), ("user", text)], effort)
+        session.rules = held
         folded = _turn(session, conversation, params, analysis, quiet=json)
         _remark(folded)
         files = keep([a for r in session.results for a in r.artefacts], save)
@@ -292,6 +327,8 @@ def chat(
     top_k: TopK = None,
     min_p: MinP = None,
     seed: Seed = None,
+    max_reasoning_tokens: MaxReasoning = None,
+    grammar: Grammar = "on",
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
     kv_memory: KvMemoryOption = None,
@@ -305,7 +342,9 @@ def chat(
     params = sampling(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
+    held = rules(grammar, max_reasoning_tokens)
     with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory) as session:
+        session.rules = held
         Chat(session, params, effort, analysis, [("system", system), ("developer", developer)], save).loop()
 
 

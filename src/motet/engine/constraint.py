@@ -30,8 +30,8 @@ class Only:
 
     ids: Ids
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", _ascending(self.ids))
+    def __init__(self, ids: Iterable[int]) -> None:
+        object.__setattr__(self, "ids", _ascending(ids))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,9 @@ class Except:
     ids: Ids
     size: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", _ascending(self.ids))
+    def __init__(self, ids: Iterable[int], size: int) -> None:
+        object.__setattr__(self, "ids", _ascending(ids))
+        object.__setattr__(self, "size", size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +54,17 @@ class Bits:
 
     def lists(self, size: int) -> Only | Except:
         """The same as ids, whichever list is the shorter, for a vocabulary of `size`."""
-        bits = np.unpackbits(np.ascontiguousarray(self.words, "<u4").view(np.uint8), bitorder="little")[:size]
-        if 2 * int(np.count_nonzero(bits)) < len(bits):
-            return Only(np.flatnonzero(bits))
-        return Except(np.flatnonzero(bits == 0), len(bits))
+        words = np.ascontiguousarray(self.words, "<u4")
+        some, gaps = np.flatnonzero(words), np.flatnonzero(~words)
+        if len(some) <= len(gaps):
+            return Only(_places(words[some], some))
+        return Except(_places(~words[gaps], gaps), min(size, 32 * len(words)))
+
+
+def _places(words: npt.NDArray[np.uint32], at: Ids) -> Ids:
+    """The numbers of the bits that are set in these words, which stand at these places."""
+    bits = np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
+    return np.asarray(at[bits >> 5] * 32 + (bits & 31), np.int64)
 
 
 Mask = Only | Except | Bits
@@ -99,7 +107,9 @@ def _failed(e: Exception) -> ConstraintError:
 
 
 def _ascending(ids: Iterable[int]) -> Ids:
-    out = np.unique(np.asarray(ids, np.int64))
+    out = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
+    if (out[1:] <= out[:-1]).any():
+        out = np.unique(out)
     if len(out) and out[0] < 0:
         raise ConstraintError(f"A mask names the token {out[0]}; ids begin at 0.")
     return out

@@ -20,6 +20,7 @@ from motet.harmony.events import (
     fold,
     ids_of,
 )
+from motet.harmony.grammar import Grammar, Guide, Rules
 from motet.harmony.messages import Conversation, DeveloperContent, Message, SystemContent, resolve, said
 from motet.harmony.parse import StreamParser, parse
 from motet.harmony.render import RenderError, render, render_message, render_training
@@ -36,6 +37,8 @@ __all__ = [
     "Event",
     "Folded",
     "Function",
+    "Grammar",
+    "Guide",
     "Message",
     "MessageEnd",
     "MessageStart",
@@ -44,6 +47,7 @@ __all__ = [
     "Quarantined",
     "REASONS",
     "REPAIRS",
+    "Rules",
     "RenderError",
     "ResponseFormat",
     "Spoken",

@@ -146,10 +146,14 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class TurnDone:
-    """The turn is over. finish: stop, tool_calls (a call the caller must answer), length, cancelled or error."""
+    """The turn is over. finish: stop, tool_calls (a call the caller must answer), length, cancelled or error.
+
+    `closed`: a budget ended the thinking before the model did.
+    """
 
     finish: str
     ids: Ids = ()
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +206,7 @@ class Folded:
     summaries: list[Summary] = field(default_factory=list)
     messages: list[Spoken] = field(default_factory=list)
     finish: str | None = None
+    closed: bool = False
 
 
 _FINISH = {
@@ -241,7 +246,7 @@ def fold(events: Iterable[Event]) -> Folded:
         elif isinstance(event, Summary):
             out.summaries.append(event)
         elif isinstance(event, TurnDone):
-            out.finish = event.finish
+            out.finish, out.closed = event.finish, event.closed
     if start is not None:
         out.messages.append(Spoken(start, "".join(text), None))
     _sort(out)
