@@ -183,8 +183,11 @@ def function_of(tool: Any, path: str) -> tuple[Function, tuple[str, ...]]:
         return Function(name, description, None, strict), ()
     if not isinstance(parameters, Mapping):
         raise wrong(f"{where}.parameters", "a JSON Schema object", parameters)
-    seen, lost = normalise(parameters)
-    given = None if seen == parameters else parameters
+    try:
+        seen, lost = normalise(parameters)
+        given = None if seen == parameters else parameters
+    except RecursionError:
+        raise UsageError(f"{where}.parameters is nested too deeply; flatten it.") from None
     return Function(name, description, seen, strict, given), lost
 
 

@@ -36,7 +36,7 @@ class Policy:
     """A rule a channel. The usual one: only the answer and remarks to the user are seen.
 
     final, commentary: what the assistant says to the user. analysis: thinking, and calls of `browser` and `python`.
-    calls: calls of other tools. results: what tools answered. other: messages without a channel or in another's name,
+    calls: calls of other tools. results: what tools say while they work, and answer. other: messages without a channel or in another's name,
     and quarantine. no_markup: a reply without a single control token, often a refusal; "show" makes it the answer.
     """
 
