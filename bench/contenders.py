@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import timed as timing
+
 from motet.errors import UserError
 
 
@@ -63,9 +65,10 @@ class Contender:
         """The report of bench.timed. Raises UserError with the last line a failing program said."""
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
-            timed = [sys.executable, "-m", "bench.timed", str(report), "--spin", str(ask.spin)]
+            timed = [sys.executable, timing.__file__, str(report), "--spin", str(ask.spin)]
             timed += ["--warm", str(warm)] if warm else []
-            subprocess.run([*self.before, *timed, "--", *command], check=False)
+            # Some programs leave logs where they run, so they run where everything goes.
+            subprocess.run([*self.before, *timed, "--", *command], check=False, cwd=folder)
             if not report.is_file():
                 raise UserError(
                     f"{self.name} was stopped before it ended; give it more time or a smaller row."
@@ -78,19 +81,22 @@ class Contender:
 
 
 class Motet(Contender):
-    """This package, through its own command line in a process of its own."""
+    """This package, through its own command line in a process of its own.
+
+    Its pack is read into the page cache first: peers read their weights as they start, and evict it while they run.
+    """
 
     def ask(self, ask: Ask) -> Answer:
-        motet = [sys.executable, "-m", "motet"]
+        motet, pack = [sys.executable, "-m", "motet"], _pack(self.model)
         if ask.kind == "start":
             said = self._run([*motet, "run", ask.prompt, "--model", str(self.model), "--max-tokens", "1", "--analysis",
-                              "--temperature", "0", "--threads", str(self.threads)], ask, _pack(self.model))  # fmt: skip
+                              "--temperature", "0", "--threads", str(self.threads)], ask, pack)  # fmt: skip
             return Answer(said["first_byte_s"], said["peak_bytes"])
         prompt = ask.tokens if ask.kind == "prefill" else 16
         gen = 1 if ask.kind == "prefill" else ask.tokens
         said = self._run([*motet, "bench", str(self.model), "--prompt", str(prompt), "--gen", str(gen), "--depth",
                           str(ask.depth), "--batch", str(ask.batch), "--repeats", str(ask.repeats), "--threads",
-                          str(self.threads), "--json"], ask)  # fmt: skip
+                          str(self.threads), "--json"], ask, pack)  # fmt: skip
         result = json.loads(said["stdout"])
         rows = result["prefill"] if ask.kind == "prefill" else result["decode"]
         row = rows if isinstance(rows, dict) else rows[0]

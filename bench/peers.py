@@ -34,11 +34,10 @@ CHUNK, CHUNKS = 512, 4  # tokens a piece and pieces of the text whose logits are
 PAIR = 2  # layers of the small model: one sliding, one full
 SEED = 7
 ASKS = {
-    "prefill512": Ask("prefill", 512, repeats=3),
+    "prefill512": Ask("prefill", 512, repeats=2),
     "prefill2048": Ask("prefill", 2048),
     "decode0": Ask("decode", 32, repeats=3),
     "decode4096": Ask("decode", 32, depth=4096),
-    "memory": Ask("decode", 1, depth=4096),
     "batch8": Ask("batch", 24, batch=8, repeats=2),
     "spin": Ask("decode", 12, spin=2),
 }
@@ -51,6 +50,7 @@ class Bench:
         self.given = given
         self.work = given.work
         self.before = tuple(shlex.split(given.before))
+        self.peaks: dict[str, list[float]] = {}  # GB, of the processes that decoded at 4096
 
     def contenders(self, model: Path) -> list[Contender]:
         """motet last: it is the one that profits least from a processor that clocks down in the course of a round."""
@@ -118,6 +118,8 @@ class Bench:
             return self._fidelity(row)
         if row.name == "decode32768" and not self.given.whole:
             return self._deep(row)
+        if row.name == "memory" and self.peaks:
+            return table.line(row, self.peaks, [], "; ".join(NOTES.get(row.name, [])))
         runs: dict[str, list[float]] = {}
         ceilings: list[float] = []
         whys: list[str] = []
@@ -139,7 +141,9 @@ class Bench:
             return c.ask(Ask("start", prompt=prompt(isinstance(c, Motet))))
         if name == "decode32768":
             return c.ask(dataclasses.replace(ASKS["decode4096"], depth=32768))
-        answer = c.ask(ASKS[name])
+        answer = c.ask(ASKS["decode4096" if name == "memory" else name])
+        if name == "decode4096":
+            self.peaks.setdefault(c.name, []).append(answer.peak_bytes / 1e9)
         if name == "memory":
             return dataclasses.replace(answer, value=answer.peak_bytes / 1e9, ceiling=None)
         if name == "spin":
@@ -274,6 +278,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--out", type=Path, help="the JSON to write; its CSV stands beside it")
     given = parser.parse_args(argv)
+    for name in ("model", "llama_bench", "ik_llama_bench", "work"):
+        path = getattr(given, name)
+        setattr(given, name, path and path.absolute())
     for path in (given.llama_bench, given.ik_llama_bench):
         if path is not None and not (path.is_file() and os.access(path, os.X_OK)):
             parser.error(f"{path} is no program; build llama-bench and give its path.")
