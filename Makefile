@@ -11,9 +11,10 @@ comma := ,
 TEST_ENV := MOTET_THREADS=1 OMP_NUM_THREADS=1
 # vLLM's environment has no native module of ours: the numpy kernels are enough to compare with.
 VLLM_TEST := PYTHONPATH=src:tests MOTET_KERNELS=numpy VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -q -p no:cacheprovider --noconftest tests/test_vllm.py
+NEON_CXX ?= aarch64-linux-gnu-g++
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 8 ? 8 : n )))
 
-.PHONY: help setup setup-dev setup-train run chat test test-avx512 lint types fuzz bench oracle oracle-vllm train-mini clean
+.PHONY: help setup setup-dev setup-train run chat test test-avx512 test-neon lint types fuzz bench oracle oracle-vllm train-mini clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,6 +56,15 @@ test-avx512: setup-dev ## the AVX-512 kernels by emulation, for a CPU without th
 	  -C build-dir=build/emulated -C cmake.define.MOTET_EMULATE_AVX512=ON -e .
 	@status=0; $(TEST_ENV) MOTET_ISA=avx512 $(PY) -m pytest -q tests/test_kernels.py tests/test_model.py || status=$$?; \
 	  bash scripts/setup.sh dev && exit $$status
+
+test-neon: setup-dev ## the NEON kernels against the scalar ones on an emulated aarch64, without and with sdot
+	@for tool in $(NEON_CXX) qemu-aarch64; do command -v $$tool >/dev/null || \
+	  { echo "$$tool is missing; install it (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)." >&2; exit 1; }; done
+	@for arch in armv8-a armv8.2-a+dotprod; do echo "neon: -march=$$arch"; \
+	  PATH="$$PWD/.venv/bin:$$PATH" cmake -S tests/native -B "build/neon-$$arch" -G Ninja -DCMAKE_SYSTEM_NAME=Linux \
+	    -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(NEON_CXX) -DMOTET_ARCH=$$arch >/dev/null && \
+	  PATH="$$PWD/.venv/bin:$$PATH" cmake --build "build/neon-$$arch" >/dev/null && \
+	  qemu-aarch64 -cpu $$([ $$arch = armv8-a ] && echo cortex-a53 || echo max) "build/neon-$$arch/compare_targets" || exit 1; done
 
 bench: setup ## speed of the embedded model (or MODEL=folder), ceilings first; ARGS=--json and others
 	@$(MOTET) bench $(if $(MODEL),'$(MODEL)' --prompt 512$(comma)2048 --depth 0$(comma)4096 --batch 1$(comma)8,mini) $(ARGS)

@@ -57,6 +57,9 @@ const Ops* find(const char* name) {
 #if MOTET_AMX
   if (!std::strcmp(name, "amx") && cpu_has_amx()) return &amx_ops();
 #endif
+#if MOTET_NEON
+  if (!std::strcmp(name, "neon")) return &neon_ops();
+#endif
   return nullptr;
 }
 
@@ -66,7 +69,7 @@ const Ops* current = nullptr;
 
 int available_isas(const char** names, int max) {
   int n = 0;
-  for (const char* name : {"scalar", "avx2", "avx512", "amx"})
+  for (const char* name : {"scalar", "neon", "avx2", "avx512", "amx"})
     if (n < max && find(name)) names[n++] = name;
   return n;
 }
@@ -88,7 +91,9 @@ const Ops& ops() {
     if (forced && *forced) {
       set_isa(forced);
     } else {
-#if MOTET_EMULATE_AVX512
+#if MOTET_NEON
+      set_isa("neon");
+#elif MOTET_EMULATE_AVX512
       set_isa(cpu_has_avx2() ? "avx2" : "scalar");
 #else
       set_isa(cpu_has_amx() ? "amx" : cpu_has_avx512() ? "avx512" : cpu_has_avx2() ? "avx2" : "scalar");

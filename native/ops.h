@@ -117,6 +117,9 @@ const Ops& avx512_ops();
 #if MOTET_AMX
 const Ops& amx_ops();
 #endif
+#if MOTET_NEON
+const Ops& neon_ops();
+#endif
 
 // The table in use: the best the CPU has, or the one named by MOTET_ISA / set_isa. Throws std::runtime_error with a
 // sentence that lists what this CPU can run.

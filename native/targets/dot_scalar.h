@@ -1,4 +1,5 @@
-// Matrix microkernels in plain C++: the readable twin of dot_avx2.h and dot_avx512.h.
+// Matrix microkernels in plain C++: the readable twin of dot_avx2.h and dot_avx512.h, and the
+// frame around dot_neon.h, which brings its own block_dot, decode_mxfp4 and int8_work.
 //
 // Each computes one tile of 16 rows for N tokens. For every block of 32 columns the integer dot product is exact; then
 //   acc = fma(float(dot) * weight_scale, activation_scale, acc), block after block.
@@ -13,6 +14,7 @@ constexpr int kPanelTokens = 6;     // from this many tokens on, decode a float 
 constexpr int kPackedTokens = 6;    // from this many tokens on, int8 products take the form in packed.h
 constexpr int kGroup = 4;           // tokens gathered together for it
 
+#if !MOTET_OWN_BLOCK_DOT
 static const int8_t kE2M1Doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 // MXFP4 tile -> int8 codes of twice the value, [block][8][16 rows][4]
@@ -35,6 +37,7 @@ static inline F block_dot(const int8_t* w, const int8_t* q) {  // w [8][16][4]
   }
   return r;
 }
+#endif
 
 struct PanelScope {  // what a target sets up around a panel
   PanelScope() {}
@@ -87,6 +90,7 @@ static void int8_direct(const uint8_t* tile, const uint8_t* scales, int blocks, 
   }
 }
 
+#if !MOTET_OWN_BLOCK_DOT
 static long int8_work(long steps) {
   int32_t acc[16] = {};
   for (long s = 0; s < steps; ++s)
@@ -96,6 +100,7 @@ static long int8_work(long steps) {
   return total;
 }
 constexpr long kInt8OpsPerStep = 2 * 16;
+#endif
 
 static float bf16_work(long steps) {
   float acc[16] = {}, w = 0.5f, x = 1.0f;
