@@ -11,6 +11,7 @@ import pytest
 
 from motet import kernels
 from motet.config import ModelConfig
+from motet.errors import UsageError
 from motet.kernels import PAGE
 from motet.kvcache import Cache, Pages, PagesFull, Table
 from motet.model import Model, Span, load
@@ -288,3 +289,21 @@ def test_attention_has_one_set_of_bits(kind: str, window: int) -> None:
     finally:
         kernels.set_threads(before)
     assert len(seen) == 1
+
+
+def test_int8_pages_hold_half_and_stay_near(alternating: Model) -> None:
+    """A stored number is off by up to 1/254 of its row's largest; the median position, as experts may change."""
+    text = ids(200)
+    folder = alternating.folder
+    exact = load(folder, precision="float32").logits(text)
+    small = load(folder, precision="float32", kv="int8")
+    assert small.kv == "int8" and small.pages.pools[0].layout.kind == "int8"
+    off = np.sqrt(((small.logits(text) - exact) ** 2).mean(-1) / (exact**2).mean(-1))
+    assert 0 < np.median(off) < 0.02
+    with pytest.raises(UsageError, match="choose bf16, float32, int8"):
+        load(folder, kv="int4")
+    model = load(folder, kv="int8")
+    assert model.pages.pools[0].layout.nbytes < alternating.pages.pools[0].layout.nbytes
+    whole, cache = model.logits(text), model.new_cache()
+    parts = [run(model, cache, text[:100]), *(run(model, cache, [i]) for i in text[100:])]
+    assert bits(np.concatenate(parts)) == bits(whole)

@@ -68,6 +68,7 @@ class Work:
 
 def work(model: Model) -> Work:
     """The cost of a token of this model in its precision, read from the pack's header."""
+    from motet.kernels import PAGE
     from motet.pack import read_header
 
     header = read_header(model.pack.path)
@@ -85,7 +86,7 @@ def work(model: Model) -> Work:
         else:
             dense += n_bytes
             weights += 0 if name == "unembedding.weight" else rows * cols
-    row = 2 * c.num_key_value_heads * c.head_dim * (4 if model.precision == "float32" else 2)
+    row = model.pages.pools[0].layout.nbytes // (len(model.pages.pools[0].layers) * PAGE)
     windows = tuple(c.window(n) for n in range(c.num_hidden_layers))
     return Work(dense, expert, weights, c.num_experts, c.experts_per_token, row, windows)
 
@@ -95,6 +96,7 @@ def measure(
     plan: Plan,
     *,
     precision: str = "int8",
+    kv: str | None = None,
     threads: int | None = None,
     tell: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] | None = None,
@@ -125,8 +127,9 @@ def measure(
     )
     _forget_peak()
     began = time.perf_counter()
-    model = load(folder, precision=precision, progress=progress)
+    model = load(folder, precision=precision, kv=kv, progress=progress)
     loaded = time.perf_counter() - began
+    machine["kv"] = model.kv
     cost = work(model)
     start = {"help_s": _help_seconds(), "load_s": round(loaded, 4), "pack_bytes": model.pack.nbytes}
     tell(

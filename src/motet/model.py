@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from motet import kernels
-from motet.errors import UserError
-from motet.kernels import F32, Activations, Matrix, Paged, bf16_to_f32
+from motet.errors import UsageError, UserError
+from motet.kernels import F32, KV_KINDS, Activations, Matrix, Paged, bf16_to_f32
 from motet.kvcache import Cache, Pages, PagesFull
 from motet.pack import Pack, Progress, ensure_pack
 
@@ -80,9 +80,13 @@ class _Layer:
 class Model:
     """A packed model. `forward` is not safe to call from two threads on the same cache."""
 
-    def __init__(self, pack: Pack, folder: Path) -> None:
+    def __init__(self, pack: Pack, folder: Path, kv: str | None = None) -> None:
+        """kv: how keys and values are stored; see `load`."""
         self.pack, self.folder = pack, folder
         self.config, self.precision = pack.config, pack.precision
+        self.kv = kv or ("float32" if self.precision == "float32" else "bf16")
+        if self.kv not in KV_KINDS:
+            raise UsageError(f"kv is '{kv}'; choose {', '.join(KV_KINDS)}.")
         self._embedding = pack.array("embedding.weight")
         self._layers = [_Layer.open(pack, n) for n in range(self.config.num_hidden_layers)]
         self._norm, self._unembedding = pack.array("norm.scale"), pack.matrix("unembedding.weight")
@@ -101,7 +105,7 @@ class Model:
 
     def new_pages(self, budget: int | None = None) -> Pages:
         """Memory for keys and values of its own, of at most `budget` bytes; whoever runs a thread of its own makes some."""
-        return Pages(self.config, "float32" if self.precision == "float32" else "bf16", budget)
+        return Pages(self.config, self.kv, budget)
 
     def new_cache(self) -> Cache:
         """An empty cache for one sequence."""
@@ -288,17 +292,21 @@ def load(
     name: str | os.PathLike[str] = "mini",
     *,
     precision: str = "int8",
+    kv: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """A model by name or folder, packed first if need be (`progress(done, total)` in bytes while that lasts).
 
+    kv: how keys and values are stored: bf16 (float32 when that is the precision), or int8 with a scale per position and
+    head, in half the memory and at a little fidelity (docs/kvcache.md).
+
     Raises UserError subclasses for an unknown name, a bad checkpoint, or no room for the pack; UsageError for an
-    unknown precision.
+    unknown precision or kv.
     """
     from motet.library import find
 
     if threads is not None:
         kernels.set_threads(threads)
     folder = find(name)
-    return Model(Pack(ensure_pack(folder, precision, progress)), folder)
+    return Model(Pack(ensure_pack(folder, precision, progress)), folder, kv)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from motet.cli import show
-from motet.cli.options import JsonOption, PrecisionOption, ThreadsOption
+from motet.cli.options import JsonOption, KvOption, PrecisionOption, ThreadsOption
 from motet.errors import UsageError
 
 
@@ -39,6 +39,7 @@ def bench(
         typer.Option("--repeats", metavar="N", min=1, help="Passes; the default fits a minute, 3 to 12."),
     ] = None,
     precision: PrecisionOption = "int8",
+    kv: KvOption = None,
     threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -56,7 +57,7 @@ def bench(
     tell = (lambda line: show.note(line, dim=False)) if json else (lambda line: print(line, flush=True))
     with show.bar(f"packing {model} for {precision}, once") as progress:
         result = measure(
-            find(model), plan, precision=precision, threads=threads, tell=tell, progress=progress
+            find(model), plan, precision=precision, kv=kv, threads=threads, tell=tell, progress=progress
         )
     if json:
         show.emit({"model": model, **result})

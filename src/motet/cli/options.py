@@ -12,12 +12,19 @@ from motet.errors import UsageError
 
 Effort = Literal["low", "medium", "high"]
 Precision = Literal["int8", "bf16", "float32"]
+Kv = Literal["bf16", "int8"]
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", metavar="M", help="mini, a name from 'motet models', or a folder.")
 ]
 EffortOption = Annotated[Effort, typer.Option("--effort", "-e", help="How long the model thinks.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic of the matrix products.")]
+KvOption = Annotated[
+    Kv | None,
+    typer.Option(
+        "--kv", help="Keys and values: bf16 (the default), or int8 in half the memory, a little less exact."
+    ),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, max=256, help="Native threads; the default is all cores."),

@@ -82,6 +82,7 @@ class Session:
         progress: Callable[[int, int], None] | None = None,
         tools: Sequence[Tool] = (),
         kv_memory: int | None = None,
+        kv: str | None = None,
     ) -> None:
         """`progress(done, total)` is called with bytes while the model is packed, the first time only; kv_memory as Engine
         takes it."""
@@ -92,7 +93,7 @@ class Session:
 
         began = time.perf_counter()
         folder = find(name)
-        self.model = load(folder, precision=precision, threads=threads, progress=progress)
+        self.model = load(folder, precision=precision, kv=kv, threads=threads, progress=progress)
         self.encoding = self.model.encoding
         self.engine = Engine(self.model, kv_memory=kv_memory)
         self.load_s = time.perf_counter() - began
@@ -139,7 +140,12 @@ class Session:
         return CitationStream(browser.address if browser is not None else lambda cursor: None)
 
     def machine(self) -> dict[str, Any]:
-        """What the figures depend on: precision, instruction set, threads."""
+        """What the figures depend on: precision, keys and values, instruction set, threads."""
         from motet import kernels
 
-        return {"precision": self.model.precision, "isa": kernels.isa(), "threads": kernels.threads()}
+        return {
+            "precision": self.model.precision,
+            "kv": self.model.kv,
+            "isa": kernels.isa(),
+            "threads": kernels.threads(),
+        }

@@ -19,6 +19,7 @@ from motet.cli.options import (
     JsonOption,
     JsonSchema,
     KvMemoryOption,
+    KvOption,
     MaxReasoning,
     MaxTokens,
     MinP,
@@ -138,13 +139,14 @@ def _open(
     threads: int | None,
     tools: Sequence[Tool] = (),
     kv_memory: str | None = None,
+    kv: str | None = None,
 ) -> Session:
     """A session; packing, the first time, shows a bar."""
     from motet.cli.session import Session
 
     budget = n_bytes(kv_memory)
     with show.bar(f"packing {name} for {precision}, once") as progress:
-        return Session(name, precision, threads, progress, tools, budget)
+        return Session(name, precision, threads, progress, tools, budget, kv)
 
 
 def toolbox(specs: list[str] | None, servers: list[str] | None) -> AbstractContextManager[Sequence[Tool]]:
@@ -244,6 +246,7 @@ def run(
     tool_choice: ToolChoice = "auto",
     grammar: Grammar = "on",
     precision: PrecisionOption = "int8",
+    kv: KvOption = None,
     threads: ThreadsOption = None,
     kv_memory: KvMemoryOption = None,
     tool: ToolOption = None,
@@ -257,7 +260,7 @@ def run(
     )
     held = rules(grammar, max_reasoning_tokens, tool_choice, json_schema)
     text = show.prompt_text(prompt)
-    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory) as session:
+    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory, kv) as session:
         conversation = _conversation([("system", system), ("developer", developer), ("user", text)], effort)
         session.rules = held
         folded = _turn(session, conversation, params, analysis, quiet=json)
@@ -330,6 +333,7 @@ def chat(
     max_reasoning_tokens: MaxReasoning = None,
     grammar: Grammar = "on",
     precision: PrecisionOption = "int8",
+    kv: KvOption = None,
     threads: ThreadsOption = None,
     kv_memory: KvMemoryOption = None,
     tool: ToolOption = None,
@@ -343,7 +347,7 @@ def chat(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
     held = rules(grammar, max_reasoning_tokens)
-    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory) as session:
+    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory, kv) as session:
         session.rules = held
         Chat(session, params, effort, analysis, [("system", system), ("developer", developer)], save).loop()
 
