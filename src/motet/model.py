@@ -299,7 +299,7 @@ def load(
     """A model by name or folder, packed first if need be (`progress(done, total)` in bytes while that lasts).
 
     kv: how keys and values are stored: bf16 (float32 when that is the precision), or int8 with a scale per position and
-    head, in half the memory and at a little fidelity (docs/kvcache.md).
+    head, in half the memory and at a little fidelity (measured by bench/kv.py).
 
     Raises UserError subclasses for an unknown name, a bad checkpoint, or no room for the pack; UsageError for an
     unknown precision or kv.
