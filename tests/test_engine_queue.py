@@ -154,6 +154,22 @@ def test_requests_that_do_not_fit_together_take_turns() -> None:
         nothing_left(engine)
 
 
+def test_prompts_of_many_clients_that_do_not_fit_together_all_end() -> None:
+    """The client whose turn it is may not be the one that can have the memory."""
+    model = ToyModel(context=3000)
+    # Chunks so short that there is no quarter for those whose turn it is not.
+    with Engine(model, max_batch=5, prefill_chunk=3, kv_memory=26 * PAGE_BYTES, speculate=False) as engine:
+        with held(model):
+            engine.submit(ids(9, 900), GREEDY, client="old")
+            requests = [
+                engine.submit(ids(n, 500 + 60 * n), GREEDY, client=str(n), priority=-(n % 2))
+                for n in range(6)
+            ]
+        for n, r in enumerate(requests):
+            assert [o.token for o in r] == plain(model, ids(n, 500 + 60 * n), GREEDY)
+        nothing_left(engine)
+
+
 def looping(model: ToyModel, prompt: list[int]) -> tuple[int, int]:
     """Where the greedy reply of a forgetful model begins to count as a loop, and its period."""
     from motet.engine.loops import Tail
@@ -289,6 +305,13 @@ def test_cold_prefixes_go_to_disk_and_come_back_after_a_restart(tmp_path: Any) -
             request = engine.submit(t, GREEDY)
             assert [o.token for o in request] == w and request.stats.cached_tokens == 499
         nothing_left(engine)
+    with spilled(tmp_path, record_routes=True) as engine:  # what was kept without routes cannot give them
+        request = engine.submit(trunks[0], GREEDY)
+        assert [o.token for o in request] == want[0] and len(request.routes()) == 504
+    with spilled(tmp_path, record_routes=True) as engine:
+        request = engine.submit(trunks[0], GREEDY)
+        assert [o.token for o in request] == want[0] and request.stats.cached_tokens == 499
+        assert request.routes().tolist() == [engine.model.experts(i) for i in (trunks[0] + want[0])[:-1]]
     other = ToyModel(context=2000)
     other.pack.key = "another"
     with Engine(other, spill=tmp_path, kv_memory=60 * PAGE_BYTES) as engine:

@@ -29,7 +29,7 @@ from motet.engine.protocol import Capabilities
 from motet.engine.routes import Routes, count
 from motet.engine.sampling import Counts
 from motet.engine.scheduler import Scheduler
-from motet.engine.sequence import Finish, Sequence, Stats, TokenOut
+from motet.engine.sequence import Reader, Sequence, Stats, TokenOut
 from motet.engine.spill import Spill
 from motet.engine.worker import Worker
 from motet.errors import UsageError, UserError
@@ -43,18 +43,19 @@ def nth_seed(seed: int, n: int) -> int:
     return seed if n == 0 else (seed + APART * n) % (1 << 63)
 
 
-def _spill(model: Any, kind: str, folder: Path, limit: int) -> Spill:
+def _spill(model: Any, kind: str, folder: Path, limit: int, routes: bool) -> Spill:
     """Files that depend on the weights, the arithmetic and the layout of the pages: a folder for each combination."""
     from motet import __version__, kernels
 
     name = f"{model.pack.key}-{model.precision}-{kind}-{kernels.isa()}-{__version__}"
+    name += "-routes" if routes else ""
     try:
         return Spill(folder / name, limit)
     except OSError as e:
         raise UserError(f"Prefixes cannot be kept in {folder} ({e.strerror}); choose another folder.") from e
 
 
-class Request:
+class Request(Reader):
     """A request under way. Iterate it once for its tokens; leaving the loop early, by Ctrl-C too, cancels it.
 
     A request that fails raises its error from the loop; `finish` and `stats` tell how it went.
@@ -63,7 +64,7 @@ class Request:
     def __init__(self, engine: Engine, worker: Worker, sequence: Sequence) -> None:
         self._engine = engine  # keeps the engine alive while somebody waits for its tokens
         self._worker, self._sequence = worker, sequence
-        self._over = False
+        self._out = sequence.out
 
     @property
     def id(self) -> int:
@@ -74,11 +75,6 @@ class Request:
     def stats(self) -> Stats:
         """Counts and times so far, and the seed."""
         return self._sequence.stats
-
-    @property
-    def finish(self) -> Finish | None:
-        """How it ended: "stop", "length", "loop", "cancelled", "error"; None while it runs."""
-        return self._sequence.stats.finish
 
     def routes(self) -> Routes:
         """Experts (positions, layers, experts a token) of prompt and reply; the last sampled id was never run.
@@ -101,20 +97,6 @@ class Request:
         """Ends the request within one step and frees what it holds; harmless when it has ended."""
         self._sequence.cancelled = True
         self._worker.wake()
-
-    def __iter__(self) -> Iterator[TokenOut]:
-        try:
-            while not self._over:
-                item = self._sequence.out.get()
-                if isinstance(item, TokenOut):
-                    yield item
-                    continue
-                self._over = True
-                if item is not None:
-                    raise item
-        finally:
-            if self.finish is None:
-                self.cancel()
 
 
 class Engine:
@@ -145,7 +127,7 @@ class Engine:
         self.model = model
         config, pages = model.config, model.new_pages(default_budget() if kv_memory is None else kv_memory)
         record = (config.num_hidden_layers, config.experts_per_token) if record_routes else None
-        store = None if spill is None else _spill(model, pages.kind, Path(spill), spill_bytes)
+        store = None if spill is None else _spill(model, pages.kind, Path(spill), spill_bytes, record_routes)
         self._memory = Memory(pages, prefill_chunk, prefix_cache, store, record)
         self._scheduler = Scheduler(max_batch, prefill_chunk)
         self._worker = Worker(model, self._scheduler, self._memory, prefill_beside, speculate, max_queue)

@@ -192,7 +192,7 @@ class Prefixes:
             if node.pages[n] is None and 0 <= place < len(table.numbers):
                 node.pages[n] = self.pages.pools[n].share(table.numbers[place])
         if routes is not None:
-            node.routes = routes[at * PAGE : at * PAGE + count]
+            node.routes = routes[at * PAGE : at * PAGE + count].copy()
         if node not in self._order:
             for shorter in [c for c in parent.children.values() if c.ids == block[: len(c.ids)]]:
                 node.branch |= shorter.branch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,6 +57,38 @@ class Stats:
     queued_s: float | None = None  # from submit to the first step
     first_s: float | None = None  # from submit to the first token
     total_s: float | None = None  # from submit to the end
+
+
+class Reader:
+    """The reading end of a request: tokens, then its end. Iterate it once; leaving early cancels."""
+
+    _out: queue.SimpleQueue[TokenOut | BaseException | None]
+    stats: Any  # Stats
+    _over = False
+
+    @property
+    def finish(self) -> Finish | None:
+        """How it ended: "stop", "length", "loop", "cancelled", "error"; None while it runs."""
+        finish: Finish | None = self.stats.finish
+        return finish
+
+    def cancel(self) -> None:
+        """Ends the request; harmless when it has ended."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[TokenOut]:
+        try:
+            while not self._over:
+                item = self._out.get()
+                if isinstance(item, TokenOut):
+                    yield item
+                    continue
+                self._over = True
+                if item is not None:
+                    raise item
+        finally:
+            if self.finish is None:
+                self.cancel()
 
 
 @dataclass(eq=False)

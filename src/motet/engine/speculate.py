@@ -15,6 +15,7 @@ from collections.abc import Sequence
 GRAM = 3  # ids that must have stood together before
 PORTION = 1024  # ids entered at once: a third of a millisecond
 LONGEST = 8  # ids in a draft
+MARGIN = 1.5  # a guess has to be worth so much more than a row costs: hits are known after they were needed
 REST = 16  # tokens without a guess after guessing stopped paying; doubles each time
 LONGEST_REST = 512
 MEMORY = 0.9  # weight of the past in the share of guesses that came true

@@ -31,7 +31,7 @@ from motet.engine.engine import nth_seed
 from motet.engine.params import SamplingParams
 from motet.engine.prompt import check_prompt
 from motet.engine.protocol import Capabilities
-from motet.engine.sequence import Finish, Stats, TokenOut
+from motet.engine.sequence import Finish, Reader, Stats, TokenOut
 from motet.engine.worker import DeadlineError, EngineError
 from motet.errors import UsageError
 
@@ -50,7 +50,7 @@ class _Piece:
     cached: int | None = None
 
 
-class _Request:
+class _Request(Reader):
     """A request under way on vLLM."""
 
     def __init__(
@@ -58,33 +58,13 @@ class _Request:
     ) -> None:
         self.id, self.prompt, self.params, self.stats, self.limit = number, prompt, params, stats, limit
         self.began = time.perf_counter()
-        self.out: queue.SimpleQueue[TokenOut | BaseException | None] = queue.SimpleQueue()
+        self._out = queue.SimpleQueue()
         self.task: Any = None
-        self._over = False
-
-    @property
-    def finish(self) -> Finish | None:
-        """How it ended, None while it runs."""
-        return self.stats.finish
 
     def cancel(self) -> None:
         """Ends the request; what vLLM holds for it is freed when it hears of it."""
         if self.task is not None:
             self.task.cancel()
-
-    def __iter__(self) -> Iterator[TokenOut]:
-        try:
-            while not self._over:
-                item = self.out.get()
-                if isinstance(item, TokenOut):
-                    yield item
-                    continue
-                self._over = True
-                if item is not None:
-                    raise item
-        finally:
-            if self.finish is None:
-                self.cancel()
 
     def take(self, piece: _Piece) -> None:
         """Hands tokens on."""
@@ -101,7 +81,7 @@ class _Request:
                 finish = "length" if piece.finish == "length" else "stop"
                 self.close(finish)
             top = piece.top[n] if self.params.logprobs is not None else None
-            self.out.put(TokenOut(self.id, token, piece.logprobs[n], finish, top))
+            self._out.put(TokenOut(self.id, token, piece.logprobs[n], finish, top))
 
     def close(self, finish: Finish) -> None:
         self.stats.finish, self.stats.total_s = finish, time.perf_counter() - self.began
@@ -125,7 +105,7 @@ class _Request:
             error = EngineError(f"vLLM failed on this request ({type(e).__name__}: {e}).")
         if error is not None:
             self.close("error")
-        self.out.put(error)
+        self._out.put(error)
 
 
 class _OnVllm:

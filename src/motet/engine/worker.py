@@ -18,7 +18,7 @@ from motet.engine.memory import Memory
 from motet.engine.sampling import SamplingError
 from motet.engine.scheduler import Scheduler, Work
 from motet.engine.sequence import Sequence
-from motet.engine.speculate import Cost, Drafter
+from motet.engine.speculate import MARGIN, Cost, Drafter
 from motet.engine.tokens import draw
 from motet.errors import UserError
 from motet.kernels import PAGE
@@ -171,7 +171,7 @@ class Worker:
 
     def _decode(self, work: list[Work]) -> None:
         if self.speculate:
-            price = self.cost.row(len(work)) * len(work)
+            price = MARGIN * self.cost.row(len(work)) * len(work)
             work = [self._guess(item, price) for item in work]
         work = self._room(work)
         if not work:
@@ -183,10 +183,9 @@ class Worker:
         except Exception as e:
             self._isolate(work, e)
             return
-        seconds = time.perf_counter() - began
-        self.cost.note(sum(item.rows for item in work), seconds)
-        self._decode_s += (seconds - self._decode_s) * (0.2 if self._decode_s else 1.0)
+        self._decode_s += (time.perf_counter() - began - self._decode_s) * (0.2 if self._decode_s else 1.0)
         self._take(work, run)
+        self.cost.note(sum(item.rows for item in work), time.perf_counter() - began)
 
     def _guess(self, item: Work, price: float) -> Work:
         sequence, stats = item.sequence, item.sequence.stats
@@ -197,11 +196,14 @@ class Worker:
 
     def _begin(self, suspect: Sequence | None, beside: bool) -> None:
         """Starts the next pass of prompts."""
-        work = self.scheduler.prompts(self._different(), self._chunk(beside))
+        left, chunk = self._different(), self._chunk(beside)
         if suspect is not None:
-            count = min(suspect.pending, self.scheduler.prefill_chunk)
-            work = [Work(suspect, count)] if count > 1 else []
-        work = self._room(work)
+            left = [suspect] if suspect.pending > 1 else []
+        work = self._room(self.scheduler.prompts(left, chunk))
+        if not work and left:
+            # Whose turn it was cannot have the memory; the most urgent can, or nobody would ever go on.
+            first = min(left, key=lambda s: s.rank)
+            work = self._room([Work(first, min(first.pending, chunk))])
         if not work:
             return
         try:
