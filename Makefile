@@ -14,7 +14,7 @@ VLLM_TEST := PYTHONPATH=src:tests MOTET_KERNELS=numpy VLLM_CPU_KVCACHE_SPACE=1 .
 NEON_CXX ?= aarch64-linux-gnu-g++
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 8 ? 8 : n )))
 
-.PHONY: help setup setup-dev setup-train run chat test test-avx512 test-neon lint types fuzz bench oracle oracle-vllm train-mini clean
+.PHONY: help setup setup-dev setup-train run chat demo-tools test test-avx512 test-neon lint types fuzz bench oracle oracle-vllm train-mini clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ run: setup ## the embedded model thinks and answers, at low, medium and high eff
 
 chat: setup ## talk with the embedded model (or MODEL=folder)
 	@$(MOTET) chat $(if $(MODEL),--model '$(MODEL)')
+
+demo-tools: setup ## real tools: computes with python, plots, reads a folder and cites it (MODEL=folder for a model)
+	@$(MOTET) demo-tools $(if $(MODEL),--model '$(MODEL)')
 
 test: setup-dev lint types ## lint, types and every test, on all cores
 	@echo "tests: pytest with $(WORKERS) workers"

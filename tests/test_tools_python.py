@@ -59,17 +59,20 @@ def test_a_session_has_state_and_answers_as_jupyter_does(tool: PythonTool) -> No
     assert "\x1b" not in failed.text
     assert run(tool, "await __import__('asyncio').sleep(0, 'done')").text == "'done'"
     assert "StdinNotImplementedError" in run(tool, "input('?')").text
+    assert run(tool, "import getpass; getpass.getuser()").text == "'user'"
     with pytest.raises(ToolError, match="no code"):
         tool.call("python", " \n")
 
 
 def test_plots_and_files_come_back(tool: PythonTool) -> None:
     code = "import matplotlib.pyplot as plt\nplt.plot([1, 4, 9])\nplt.show()\n"
-    answer = run(tool, code + "open('/mnt/data/squares.csv', 'w').write('1,4,9')", 60)
+    answer = run(tool, code + "_ = open('/mnt/data/squares.csv', 'w').write('1,4,9')", 60)
     plot, table = answer.artefacts
     assert (plot.name, plot.mime, plot.data[:8]) == ("plot-1.png", "image/png", b"\x89PNG\r\n\x1a\n")
     assert (table.name, table.mime, table.data) == ("squares.csv", "text/csv", b"1,4,9")
-    assert "[saved: plot-1.png, squares.csv]" in answer.text
+    assert (
+        answer.text == "<Figure size 640x480 with 1 Axes>\n[saved: plot-1.png, squares.csv]"
+    )  # and no complaints
     assert run(tool, "print(open('/mnt/data/squares.csv').read())") == Answer("1,4,9")
 
 

@@ -18,6 +18,7 @@ from motet.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from motet.harmony import Artefact
+    from motet.study.scenarios import Scenario
 
 ToolOption = Annotated[
     list[str] | None,
@@ -111,7 +112,63 @@ def mcp(
             ) from None
 
 
+def demo_tools(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="M", help="A model; without one a scripted policy plays."),
+    ] = None,
+    save: Annotated[Path, typer.Option("--save", metavar="DIR", help="Where the plot goes.")] = Path(
+        "runs/demo-tools"
+    ),
+) -> None:
+    """Three questions with real tools: compute, plot, read and cite."""
+    import tempfile
+
+    from motet.study.scenarios import SCENARIOS
+
+    right = True
+    for scenario in (s for s in SCENARIOS if s.name in ("python", "plot", "interleaved")):
+        with tempfile.TemporaryDirectory() as folder:
+            right = _demonstrate(scenario, model, Path(folder), save) and right
+    if not right:
+        raise UserError("An answer was wrong; the lines above say which.")
+
+
+def _demonstrate(scenario: Scenario, model: str | None, folder: Path, save: Path) -> bool:
+    """Shows one conversation; whether its answers were right."""
+    from motet.cli import talk
+    from motet.harmony import Conversation, ToolResult, fold
+    from motet.study.scripted import ScriptedEngine
+    from motet.tokenizer import o200k_harmony
+    from motet.tools.browser import BrowserTool, CitationStream
+    from motet.turn import run_turn
+
+    tools = scenario.tools(folder)
+    browser = next((t for t in tools if isinstance(t, BrowserTool)), None)
+    session = None if model is None else talk._open(model, "int8", None, tools)
+    encoding = o200k_harmony() if session is None else session.encoding
+    engine = ScriptedEngine(encoding, scenario.scripts) if session is None else session.engine
+    finals: list[str] = []
+    try:
+        for question in scenario.questions:
+            show.note(f"\n{show.paint(show.BOLD, question)}", dim=False)
+            conversation = Conversation.from_chat([{"role": "user", "content": question}])
+            printer = talk.Printer(None if browser is None else lambda: CitationStream(browser.address))
+            events = []
+            for event in run_turn(engine, conversation, encoding, talk.sampling(seed=0), tools):
+                events.append(event)
+                printer.feed(event)
+            printer.close()
+            final = fold(events).final
+            finals.append(final if browser is None else browser.cite(final)[0])
+            keep([a for e in events if isinstance(e, ToolResult) for a in e.artefacts], save)
+    finally:
+        for thing in (*tools, *([] if session is None else [session.engine])):
+            getattr(thing, "close", lambda: None)()
+    return scenario.grade(finals)
+
+
 def add_to(app: typer.Typer) -> None:
     """Registers this file's commands."""
-    for command in (index, mcp):
+    for command in (index, mcp, demo_tools):
         app.command(rich_help_panel="Tools")(command)

@@ -289,9 +289,9 @@ def _bwrap(
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     command += _system()
     user = f"user:x:{uid or 1000}:{uid or 1000}::/tmp:/bin/sh\n"
-    command += ["--ro-bind-data", data(user.encode()), "/etc/passwd"]
+    command += ["--perms", "0444", "--ro-bind-data", data(user.encode()), "/etc/passwd"]
     if not os.path.exists("/etc/fonts/fonts.conf"):
-        command += ["--ro-bind-data", data(b"<fontconfig/>"), "/etc/fonts/fonts.conf"]
+        command += ["--perms", "0444", "--ro-bind-data", data(b"<fontconfig/>"), "/etc/fonts/fonts.conf"]
     command += ["--proc", "/proc", "--dev", "/dev"]
     disk = limits.disk_bytes
     for path, size in (("/dev/shm", disk // 4), ("/tmp", disk // 4), ("/run", 4 << 20), ("/mnt/data", disk)):
@@ -312,7 +312,16 @@ def _bwrap(
 
 def _system() -> list[str]:
     """The parts of this machine that programs need, read-only, and their environment."""
-    out: list[str] = []
+    out = [
+        "--perms",
+        "0755",
+        "--dir",
+        "/etc",
+        "--perms",
+        "0755",
+        "--dir",
+        "/mnt",
+    ]  # else they are root's alone
     for name, value in _environment().items():
         out += ["--setenv", name, value]
     for path in ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"):
