@@ -184,6 +184,15 @@ HOSTILE = {
         "import time; time.sleep(60)",
         "",
     ),
+    "flood of pictures": (
+        "from IPython.display import Image, display\npng = Image(data=b'\\x89PNG\\r\\n\\x1a\\n' + bytes(1 << 16), format='png')\n"
+        "for _ in range(3000): display(png)",
+        "plot-16.png]",
+    ),
+    "limits of process 1": (
+        "import resource\ntry: resource.prlimit(1, resource.RLIMIT_AS, (1 << 20, 1 << 20))\nexcept PermissionError: print('refused')\nx = 1",
+        "",
+    ),
     "deep folders": (
         "import os\nfor _ in range(3000):\n    os.mkdir('d'); os.chdir('d')\nprint('deep')",
         "",
@@ -204,6 +213,17 @@ def test_hostile_code_is_reported_and_survived(tool: PythonTool, name: str) -> N
         tool,
         "import shutil, os; os.chdir('/mnt/data'); [os.path.isfile(f) and os.unlink(f) for f in ('.fill', '/dev/shm/fill')]",
     )
+
+
+def test_threads_that_go_on_printing_fill_no_memory(tool: PythonTool) -> None:
+    run(
+        tool,
+        "import threading, time\nend = time.time() + 2\n"
+        "def shout():\n    while time.time() < end: print('noise' * 200); time.sleep(0.0001)\n"
+        "threading.Thread(target=shout, daemon=True).start()",
+    )
+    time.sleep(2.5)
+    works(tool)
 
 
 def test_millions_of_files_end_the_session(tool: PythonTool) -> None:

@@ -251,7 +251,7 @@ class Session:
         self.kernel = self._kernel()
         self.files = Files(limits["artefact_bytes"], limits["artefacts"])
         self._asked: float | None = None  # when the running cell was asked to stop
-        self._why = ""
+        self._why, self._images = "", 0
 
     def _kernel(self) -> Kernel:
         self.kernels += 1
@@ -269,7 +269,7 @@ class Session:
     def execute(self, code: str) -> None:
         """Runs a cell and sends what comes of it, `done` last."""
         output = Output(self.limits["output_chars"], self.pipe)
-        self._asked, self._why = None, ""
+        self._asked, self._why, self._images = None, "", 0
         try:
             ended = self._run(code, output)
         except (RuntimeError, OSError, ValueError) as e:  # whatever a hostile cell made of the channels
@@ -336,6 +336,7 @@ class Session:
                     isinstance(data.get(mime), str)
                     and len(data[mime]) <= self.limits["artefact_bytes"] * 4 // 3
                 ):
+                    self._images += 1
                     self.pipe.send(t="image", mime=mime, data=data[mime])
                     break
             output.add(str(data.get("text/plain", "")) + "\n")
@@ -360,6 +361,14 @@ class Session:
                     os.kill(int(name), signal.SIGKILL)
         self._why = self._why or "strays"
 
+    def _forget(self) -> None:
+        """Throws away what threads of finished cells go on printing, before it piles up here."""
+        import zmq
+
+        with contextlib.suppress(zmq.ZMQError):
+            for _ in range(10_000):
+                self.kernel.client.iopub_channel.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+
     def serve(self) -> None:
         """Until the other end closes."""
         while True:
@@ -367,6 +376,7 @@ class Session:
                 reap(self.kernel.process.pid)
                 if crowded():
                     return
+                self._forget()
                 continue
             frame = self.pipe.receive()
             if frame["op"] == "execute":

@@ -33,6 +33,7 @@ from motet.tools.base import Artefact
 Kind = Literal["bwrap", "docker", "podman"]
 INSIDE = Path(__file__).with_name("inside.py")
 START_S = 60.0  # a first start reads a few thousand files of the environment
+_FRAMES = 20_000  # of one cell; an honest one sends a few
 _RESTART_S = 10.0  # what the inside may take to put a new kernel in place of one that it had to end
 
 
@@ -66,6 +67,7 @@ class Execution:
     omitted: list[str] = field(default_factory=list)
     exit_code: int | None = None
     seconds: float = 0.0
+    frames: int = 0
 
 
 class Sandbox:
@@ -206,9 +208,10 @@ class Sandbox:
         while process.poll() is None:
             first = _children(process.pid)
             inside = [p for f in first for p in _descendants(f)]
-            if sum(map(_resident, inside)) * page > self.limits.memory_bytes:
+            if sum(map(_resident, [*first, *inside])) * page > self.limits.memory_bytes:
                 self._over_memory = True
-                for pid in inside:
+                own = sum(map(_resident, first)) * page
+                for pid in [*inside, *(first if own > self.limits.memory_bytes // 2 else [])]:
                     _kill(pid)
             time.sleep(0.1)
 
@@ -427,11 +430,14 @@ def _take(
 ) -> bool:
     """Adds a frame to what a cell did; False for one that an honest inside does not send."""
     kind = frame.get("t")
+    out.frames += 1
+    if out.frames > _FRAMES:
+        return False
     if kind == "done":
         out.status, out.why = str(frame.get("status"))[:20], str(frame.get("why"))[:100]
         out.exit_code = frame["exit"] if isinstance(frame.get("exit"), int) else None
         omitted = frame.get("omitted")
-        out.omitted = [str(o)[:200] for o in omitted[:20]] if isinstance(omitted, list) else []
+        out.omitted += [str(o)[:200] for o in omitted[:20]] if isinstance(omitted, list) else []
         return out.status in ("ok", "error", "interrupted", "died")
     if kind == "out":
         piece = str(frame.get("text"))
@@ -453,7 +459,7 @@ def _take(
         )
         total = len(data) + sum(len(a.data) for a in out.artefacts)
         if total > limits.artefact_bytes or len(out.artefacts) >= limits.artefacts:
-            out.omitted.append(name)
+            out.omitted += [name] if len(out.omitted) < 20 else []
         else:
             out.artefacts.append(Artefact(name, mime, data))
         return True
