@@ -77,7 +77,7 @@ class Pack:
         self.precision: str = header["precision"]
         self.key: str = header["key"]
         self._items: dict[str, dict[str, Any]] = header["tensors"]
-        self._map = _map(path)
+        self._map = _map(path, self._items["embedding.weight"]["data"])
 
     @property
     def nbytes(self) -> int:
@@ -100,15 +100,17 @@ class Pack:
         return Matrix(item["kind"], count, rows, cols, tiles, self._bytes(item["data"]), scales)
 
 
-def _map(path: Path) -> npt.NDArray[np.uint8]:
+def _map(path: Path, lookup: list[int]) -> npt.NDArray[np.uint8]:
     """The file as read-only bytes. Where the kernel can keep files in 2 MB pages it is asked to: decoding reads a tenth
-    faster from those (docs/log.md), and they are shared with every other process like small ones.
+    faster from those (docs/log.md), and they are shared with every other process like small ones. Not so `lookup`, the
+    table (offset, bytes) of which a row here and there is read: each would bring 2 MB into this process.
     """
     with path.open("rb") as file:
         held = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):
             held.madvise(mmap.MADV_HUGEPAGE)
+            held.madvise(mmap.MADV_NOHUGEPAGE, *lookup)
     return np.frombuffer(held, np.uint8)
 
 
