@@ -1,5 +1,6 @@
 # Every target sets up what it needs (scripts/setup.sh: .venv, packages, native build) and says what is missing.
 #   make run            the embedded model answers a question at three efforts
+#   make serve          an API of the embedded model on 127.0.0.1:8000
 #   make test           lint, types and every test; what CI runs
 # PYTHON=... names the interpreter of a new .venv; PROMPT and EFFORT go to 'make run'.
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ VLLM_TEST := PYTHONPATH=src:tests MOTET_KERNELS=numpy VLLM_CPU_KVCACHE_SPACE=1 .
 NEON_CXX ?= aarch64-linux-gnu-g++
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 8 ? 8 : n )))
 
-.PHONY: help setup setup-dev setup-train run chat demo-tools test test-avx512 test-neon lint types fuzz bench oracle oracle-vllm train-mini clean
+.PHONY: help setup setup-dev setup-train run chat demo-tools serve test test-avx512 test-neon lint types fuzz bench oracle oracle-vllm train-mini clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +37,9 @@ chat: setup ## talk with the embedded model (or MODEL=folder)
 
 demo-tools: setup ## real tools: computes with python, plots, reads a folder and cites it (MODEL=folder for a model)
 	@$(MOTET) demo-tools $(if $(MODEL),--model '$(MODEL)')
+
+serve: setup ## an API of the embedded model (or MODEL=folder) on this machine, at PORT (8000)
+	@$(MOTET) serve $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port '$(PORT)')
 
 test: setup-dev lint types ## lint, types and every test, on all cores
 	@echo "tests: pytest with $(WORKERS) workers"

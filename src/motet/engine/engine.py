@@ -226,6 +226,11 @@ class Engine:
         return len(self._scheduler.waiting)
 
     @property
+    def alive(self) -> bool:
+        """Whether requests are still taken: false when it is closed or has stopped after an error of its own."""
+        return self._worker.alive
+
+    @property
     def steps(self) -> int:
         """Forward passes so far."""
         return self._worker.steps

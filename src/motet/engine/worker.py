@@ -83,6 +83,11 @@ class Worker:
             self._inbox.extend(sequences)
             self._bell.notify()
 
+    @property
+    def alive(self) -> bool:
+        """Whether `add` takes sequences."""
+        return self._failure is None and not self._stopping
+
     def wake(self) -> None:
         """Makes the thread look at what was cancelled."""
         with self._bell:

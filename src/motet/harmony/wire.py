@@ -69,7 +69,7 @@ def message_of(value: Any, path: str) -> Message:
         raise o.wrong(f"{path}.content", "a text or a list of parts", content)
     parts = [content] if isinstance(content, str | Mapping) else o.a_list(content, f"{path}.content")
     found = tuple(_part_of(p, f"{path}.content[{n}]") for n, p in enumerate(parts))
-    texts = {
+    texts: dict[str, Any] = {
         k: o.maybe_text(m.get(k), f"{path}.{k}")
         for k in ("channel", "recipient", "content_type", "name", "call_id")
     }

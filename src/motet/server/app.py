@@ -1,0 +1,225 @@
+"""The routes: HTTP to the functions beside this file. Knows paths, statuses and schemas; no model and no format."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from openai.types import Model as ModelCard
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from motet import __version__
+from motet.errors import UserError
+from motet.server import chat
+from motet.server.auth import PUBLIC, Key
+from motet.server.errors import ApiError, explain, invalid
+from motet.server.host import Host
+from motet.server.limits import Gate
+from motet.server.sse import Stream
+from motet.server.tokens import Ids, Said, Text, decode, encode
+from motet.server.wire import FIELDS, ChatRequest
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class ErrorInside(BaseModel):
+    """What went wrong, in one sentence that names the fix."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is no success."""
+
+    error: ErrorInside
+
+
+class ModelList(BaseModel):
+    """The models that are loaded."""
+
+    object: str = "list"
+    data: list[ModelCard]
+
+
+_ERRORS: dict[int | str, Any] = {
+    n: {"model": ErrorBody} for n in (400, 401, 404, 408, 413, 422, 429, 500, 503, 504)
+}
+_EVENTS = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+
+
+def create_app(host: Host) -> FastAPI:
+    """The application of one host."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await host.drain()
+
+    app = FastAPI(
+        title="motet",
+        version=__version__,
+        lifespan=lifespan,
+        responses=_ERRORS,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.host = host
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(UserError, _api_error)
+    _plain_routes(app, host)
+    _chat_routes(app, host)
+    page = resources.files("motet.server") / "static"
+    public: tuple[str, ...] = PUBLIC
+    if (page / "index.html").is_file():
+        app.mount("/", StaticFiles(directory=str(page), html=True))
+        public = (*PUBLIC, "/")
+    app.add_middleware(Gate, keys=host.keys, meter=host.meter, limits=host.settings.limits, public=public)
+    app.add_middleware(Counted, host=host)
+    if host.settings.cors:
+        from starlette.middleware.cors import CORSMiddleware
+
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(host.settings.cors), allow_methods=["*"], allow_headers=["*"]
+        )
+    return app
+
+
+class Counted:
+    """Counts answers by route and status, whoever gives them."""
+
+    def __init__(self, app: Any, host: Host) -> None:
+        self._app, self._host = app, host
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """One request."""
+
+        async def noted(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "other")
+                self._host.metrics.requests.labels(route, str(message["status"])).inc()
+            await send(message)
+
+        await self._app(scope, receive, noted if scope["type"] == "http" else send)
+
+
+def key_of(request: Request) -> Key:
+    """Who asks."""
+    return request.state.key  # type: ignore[no-any-return]
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result, unless the client goes away first; then the work is cancelled and nobody reads the answer."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ApiError(499, "The client went away.", code="client_closed_request")
+        return task.result()
+    finally:
+        for other in (task, gone):
+            other.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _plain_routes(app: FastAPI, host: Host) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process is alive. Needs no key."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        """Whether requests are taken: 503 while the server ends, or when the engine has stopped."""
+        fine = not host.draining.is_set() and host.alive()
+        state = {"status": "ready" if fine else "draining" if host.draining.is_set() else "broken"}
+        more = {"running": getattr(host.engine, "running", 0), "waiting": getattr(host.engine, "waiting", 0)}
+        return JSONResponse({**state, **more}, 200 if fine else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(host.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/models", response_model=ModelList)
+    async def models() -> Any:
+        """What is loaded."""
+        return {"object": "list", "data": [host.card(n) for n in host.names]}
+
+    @app.get("/v1/models/{name:path}", response_model=ModelCard)
+    async def model(name: str) -> Any:
+        """One of them."""
+        host.check_model(name)
+        return host.card(name)
+
+    @app.post("/tokenize")
+    async def tokenize(body: Text) -> Ids:
+        """Ids of a text, or of the prompt that messages become. Control tokens in the text are words."""
+        return await asyncio.to_thread(encode, body, host.encoding)
+
+    @app.post("/detokenize")
+    async def detokenize(body: Ids) -> Said:
+        """The text of ids; control tokens by name."""
+        return await asyncio.to_thread(decode, body, host.encoding)
+
+
+def _chat_routes(app: FastAPI, host: Host) -> None:
+    replies: dict[int | str, Any] = {200: {"model": ChatCompletion, **_EVENTS}}
+
+    @app.post("/v1/chat/completions", responses=replies, response_model=None)
+    async def completions(body: ChatRequest, request: Request) -> Response:
+        """An answer to messages, whole or as a stream of chunks."""
+        asked = chat.Chat(host, body, key_of(request))
+        await asked.open()
+        if body.stream:
+            options = body.stream_options
+            return Stream(chat.sse_of(asked, bool(options and options.include_usage)), host.settings.limits)
+        try:
+            whole = await unless_gone(request, asked.completion())
+        finally:
+            asked.cancel()
+        return Response(whole.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+# --- errors ---
+
+
+def _reply(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body(), error.status, headers=error.headers)
+
+
+async def _api_error(request: Request, error: Exception) -> JSONResponse:
+    return _reply(explain(error, FIELDS))
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return _reply(invalid(error.errors()))
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    said = {404: "There is no such route; see /openapi.json.", 405: "This route does not take this method."}
+    message = said.get(error.status_code, "The request could not be read; send a JSON object.")
+    return _reply(ApiError(error.status_code, message, headers=dict(error.headers or {})))
