@@ -9,10 +9,81 @@ from typing import Annotated, Any
 
 import typer
 
-from motet.cli import show
-from motet.cli.options import EffortOption, JsonOption, MaxTokens, PrecisionOption, ThreadsOption
+from motet.cli import asked, show
+from motet.cli.asked import DefectOption, OutOption, QuestionsOption, SeedsOption, UrlOption, WidthOption
+from motet.cli.options import (
+    EffortOption,
+    Grammar,
+    JsonOption,
+    MaxTokens,
+    ModelOption,
+    PrecisionOption,
+    ThreadsOption,
+)
+from motet.errors import UsageError
 
 study = typer.Typer(help="Measure how a model behaves.", rich_markup_mode=None, no_args_is_help=True)
+
+TasksOption = Annotated[
+    list[str] | None,
+    typer.Option("--task", "-t", metavar="T", help="A task; again for more. Default: the measured ones."),
+]
+
+
+@study.command("sweep")
+def sweep(
+    model: ModelOption = "mini",
+    url: UrlOption = None,
+    task: TasksOption = None,
+    questions: QuestionsOption = 50,
+    seeds: SeedsOption = 1,
+    budgets: Annotated[
+        str, typer.Option("--budgets", metavar="B,B", help="Tokens of thinking at most, such as 16,64; none: no limit.")
+    ] = "none",
+    padding: Annotated[
+        int, typer.Option("--padding", metavar="N", min=0, help="Words of unrelated text before each question.")
+    ] = 0,
+    max_tokens: MaxTokens = 2048,
+    temperature: Annotated[float, typer.Option("--temperature", metavar="T", min=0)] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="S")] = 0,
+    width: WidthOption = 16,
+    grammar: Grammar = "on",
+    defect: DefectOption = None,
+    precision: PrecisionOption = "int8",
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Efforts, budgets and seeds over tasks: does thinking follow the effort, and does it pay?"""
+    from motet.study import sweep_planted
+    from motet.study.questions import chosen
+    from motet.study.sweep import Plan
+    from motet.study.sweep import sweep as run
+
+    plan = Plan(
+        chosen(tuple(task or ())), budgets=_budgets(budgets), questions=questions, seeds=seeds, seed=seed,
+        max_tokens=max_tokens or 2048, temperature=temperature, padding="The weather is fine today. " * (padding // 5),
+    )  # fmt: skip
+    with show.bar("asking", "answers") as progress:
+        if defect is not None:
+            name = asked.known(defect, sweep_planted.PLANTED)
+            report = run(sweep_planted.planted(name, plan.tasks, questions, seed), plan, progress)
+        else:
+            with asked.subject(
+                model, url, precision=precision, threads=threads, width=width, grammar=grammar == "on"
+            ) as who:
+                report = run(who, plan, progress)
+    asked.finish(report, out, json)
+
+
+def _budgets(text: str) -> tuple[int | None, ...]:
+    try:
+        found = tuple(None if part.strip() == "none" else int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--budgets is '{text}'; give numbers with commas between, or none.") from None
+    if any(b is not None and b < 0 for b in found):
+        raise UsageError(f"--budgets is '{text}'; a budget is at least 0.")
+    return found
 
 
 @study.command("tools")

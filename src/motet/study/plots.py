@@ -1,0 +1,128 @@
+"""Pictures of a report, as SVG text: points with intervals and lines, bars, heat maps. Knows matplotlib and no study."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from motet.study.stats import Interval
+
+COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#be185d")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one colour; y may be intervals. `fit` draws a dashed line through (x, y) pairs."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | Interval]
+    labels: Sequence[str] = ()
+    fit: Sequence[tuple[float, float]] = ()
+
+
+def curve(series: Sequence[Series], x: str, y: str, *, log_x: bool = False, unit: bool = False) -> str:
+    """Lines with error bars. log_x counts doublings; unit fixes y to [0, 1]."""
+    figure, axes = _figure(7.2, 4.2)
+    for n, s in enumerate(series):
+        colour = COLOURS[n % len(COLOURS)]
+        middle = [v.value if isinstance(v, Interval) else v for v in s.y]
+        errors = [(v.value - v.low, v.high - v.value) if isinstance(v, Interval) else (0.0, 0.0) for v in s.y]
+        spread = np.maximum(0, np.array(errors).T) if errors else None
+        axes.errorbar(
+            s.x, middle, yerr=spread, fmt="o-", ms=4, lw=1.4, capsize=2.5, color=colour, label=s.name
+        )
+        for label, at_x, at_y in zip(s.labels, s.x, middle, strict=False):
+            axes.annotate(
+                label, (at_x, at_y), textcoords="offset points", xytext=(5, -11), fontsize=7, color=colour
+            )
+        if s.fit:
+            axes.plot(*zip(*s.fit, strict=True), "--", lw=1, color=colour, alpha=0.6)
+    if log_x:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    if unit:
+        axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if len(series) > 1 or (series and series[0].name):
+        axes.legend(frameon=False, fontsize=8, loc="best")
+    return _svg(figure)
+
+
+def bars(
+    groups: Sequence[str], values: Mapping[str, Sequence[float | Interval]], y: str, unit: bool = True
+) -> str:
+    """Bars side by side in groups, with their intervals."""
+    figure, axes = _figure(max(5.0, 1.0 + 0.24 * len(groups) * max(2, len(values))), 3.8)
+    width = 0.8 / max(1, len(values))
+    for n, (name, row) in enumerate(values.items()):
+        at = np.arange(len(groups)) + (n - (len(values) - 1) / 2) * width
+        middle = [v.value if isinstance(v, Interval) else v for v in row]
+        errors = [(v.value - v.low, v.high - v.value) if isinstance(v, Interval) else (0, 0) for v in row]
+        axes.bar(at, middle, width * 0.92, color=COLOURS[n % len(COLOURS)], label=name)
+        axes.errorbar(
+            at, middle, yerr=np.maximum(0, np.array(errors).T), fmt="none", ecolor="#334155", lw=1, capsize=2
+        )
+    axes.set_xticks(
+        range(len(groups)),
+        groups,
+        rotation=25 if len(groups) > 4 else 0,
+        ha="right" if len(groups) > 4 else "center",
+    )
+    axes.set_ylabel(y)
+    if unit:
+        axes.set_ylim(0, 1.05)
+    if len(values) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def heat(
+    grid: npt.NDArray[np.floating[Any]], rows: Sequence[str], x: str, scale: str, high: float | None = None
+) -> str:
+    """A map of a matrix, one named row a line; colours from 0 to `high`."""
+    figure, axes = _figure(7.2, 1.1 + 0.24 * len(rows))
+    image = axes.imshow(grid, aspect="auto", cmap="viridis", vmin=0, vmax=high, interpolation="nearest")
+    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    axes.set_xlabel(x)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label=scale)
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color="#e5e9ef", lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    """The picture as one element. Its ids are made unique by its content, since a page holds several."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context(
+        {"svg.hashsalt": "motet", "svg.fonttype": "none", "font.family": "DejaVu Sans"}
+    ):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    mark = "p" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{mark}\1"', text)
+    return re.sub(r'(url\(|href=")#', rf"\1#{mark}", text)

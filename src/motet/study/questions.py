@@ -1,0 +1,27 @@
+"""Held-out questions of the registered tasks, the same instances at every effort. Knows tasks, no models."""
+
+from __future__ import annotations
+
+import random
+
+from motet.errors import UsageError
+from motet.tasks import MEASURED, TASKS, Effort, Example
+
+
+def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The tasks asked for, or all measured ones. UsageError for a name that is not registered."""
+    for name in names:
+        if name not in TASKS:
+            raise UsageError(f"There is no task {name!r}; use {', '.join(TASKS)}.")
+    return names or tuple(MEASURED)
+
+
+def held_out(task: str, effort: Effort, count: int, seed: int = 0) -> list[Example]:
+    """`count` different questions that were never trained on; the same numbers and wording for every effort."""
+    found: dict[str, Example] = {}
+    for i in range(100 * count):
+        example = TASKS[task].example(random.Random(f"study {seed} {task} {i}"), effort, "test")
+        found.setdefault(example.key, example)
+        if len(found) == count:
+            return list(found.values())
+    raise UsageError(f"{task} has no {count} different held-out questions; ask for {len(found)} or fewer.")

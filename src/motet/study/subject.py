@@ -1,0 +1,332 @@
+"""Whom a study asks: a model behind an engine, or any OpenAI-compatible URL. Many requests at once, answers in order.
+
+An `Ask` is a conversation with an effort, a seed and budgets; a `Said` is what came back, split by channel, counted and
+timed. Knows no tasks and no statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from motet.engine.loops import Loops, Tail
+from motet.harmony import (
+    Conversation,
+    Delta,
+    Event,
+    MessageStart,
+    Quarantined,
+    Rules,
+    ToolResult,
+    TurnDone,
+    fold,
+    render,
+)
+from motet.turn import RULES, Streams, run_turn
+
+if TYPE_CHECKING:
+    from motet.engine import SamplingParams, TokenOut
+    from motet.tokenizer import Encoding
+
+LOOPS = Loops(max_period=512)
+WHOLE_FILE = 256 << 20  # weights up to this size are hashed whole, larger files by 256 samples
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request. `budget`: tokens of thinking at most; then the answer is forced (s1, arXiv 2501.19393)."""
+
+    conversation: Conversation
+    seed: int = 0
+    max_tokens: int = 4096
+    budget: int | None = None
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """One reply. Counts are tokens, times seconds. `spans`: (channel, start, stop) of `ids`, which begin with the prompt;
+    both empty for a remote model. `malformed` and `repairs` are reasons, as the parser names them."""
+
+    final: str
+    analysis: str = ""
+    commentary: str = ""
+    n_analysis: int = 0
+    n_final: int = 0
+    first_s: float = 0.0
+    seconds: float = 0.0
+    finish: str = "stop"
+    looped: bool = False
+    calls: tuple[tuple[str, str], ...] = ()
+    malformed: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
+    ids: tuple[int, ...] = field(default=(), repr=False)
+    n_prompt: int = 0
+    spans: tuple[tuple[str, int, int], ...] = field(default=(), repr=False)
+    events: tuple[Event, ...] = field(default=(), repr=False)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether a limit ended it."""
+        return self.finish == "length"
+
+
+class Subject(Protocol):
+    """A model that can be asked."""
+
+    width: int  # requests at once
+
+    def ask(self, ask: Ask, stop: threading.Event) -> Said:
+        """One reply; from any thread. Ends soon when `stop` is set."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Model, arithmetic and format: what a number depends on beside the questions."""
+        ...
+
+
+@dataclass
+class _Watched:
+    """Stands between turn and engine: notes ids, the first token's time, and loops."""
+
+    engine: Streams
+    began: float = 0.0
+    first_s: float = 0.0
+    prompts: list[tuple[int, ...]] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)
+    looped: bool = False
+
+    def stream(self, ids: list[int], params: SamplingParams) -> Iterator[TokenOut]:
+        """As Engine.stream."""
+        self.prompts.append(tuple(ids))
+        tail = Tail(LOOPS)
+        for out in self.engine.stream(ids, params):
+            self.first_s = self.first_s or time.perf_counter() - self.began
+            self.sampled.append(out.token)
+            self.looped = self.looped or tail.feed(out.token) is not None
+            yield out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+
+class Native:
+    """A model behind an engine of this process. rules None: what the model says is taken as it is, without the grammar."""
+
+    def __init__(
+        self, engine: Streams, encoding: Encoding, name: str, *, rules: Rules | None = RULES, width: int = 8, **about: Any
+    ) -> None:  # fmt: skip
+        self.engine, self.encoding, self.name, self.rules, self.width = engine, encoding, name, rules, width
+        self._about = about
+
+    def ask(self, ask: Ask, stop: threading.Event) -> Said:
+        """One turn, without tools."""
+        import dataclasses
+
+        from motet.engine import SamplingParams
+
+        rules = self.rules
+        if ask.budget is not None:
+            rules = dataclasses.replace(rules or RULES, max_reasoning_tokens=ask.budget)
+        watched = _Watched(self.engine, time.perf_counter())
+        params = SamplingParams(temperature=ask.temperature, seed=ask.seed, max_tokens=ask.max_tokens)
+        events = tuple(run_turn(watched, ask.conversation, self.encoding, params, rules=rules, stop=stop))
+        return read(
+            events,
+            watched.prompts[0] if watched.prompts else (),
+            first_s=watched.first_s,
+            seconds=time.perf_counter() - watched.began,
+            looped=watched.looped,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """See Subject."""
+        from motet import __version__, kernels
+
+        model = getattr(self.engine, "model", None)
+        about: dict[str, Any] = {"subject": "native", "model": self.name, "motet": __version__}
+        if model is not None and hasattr(model, "folder"):
+            about |= {
+                "weights": weights_hash(model.folder), "precision": model.precision, "kv": model.kv,
+                "kernels": f"{kernels.backend} {kernels.isa()}",
+            }  # fmt: skip
+        return about | {"grammar": "off" if self.rules is None else "on"} | self._about
+
+
+def read(
+    events: Sequence[Event], prompt: Sequence[int] = (), *, first_s: float = 0.0, seconds: float = 0.0, looped: bool = False
+) -> Said:  # fmt: skip
+    """What a turn's events come to."""
+    folded = fold(events)
+    ids, spans, channel = list(prompt), list[tuple[str, int, int]](), "none"
+    spans.append(("prompt", 0, len(ids)))
+    counts: dict[str, int] = {}
+    for e in events:
+        if isinstance(e, MessageStart):
+            channel = "call" if e.is_call else e.channel or "none"
+        if e.ids:
+            tag = "result" if isinstance(e, ToolResult) else channel if isinstance(e, Delta) else "markup"
+            spans.append((tag, len(ids), len(ids) + len(e.ids)))
+            ids += e.ids
+            counts[tag] = counts.get(tag, 0) + len(e.ids)
+    starts = [e for e in events if isinstance(e, MessageStart)]
+    done = next((e.finish for e in events if isinstance(e, TurnDone)), "error")
+    return Said(
+        folded.final, folded.analysis, folded.commentary, counts.get("analysis", 0), counts.get("final", 0), first_s, seconds,
+        done, looped, tuple((c.recipient, c.arguments) for c in folded.tool_calls),
+        tuple(e.reason for e in events if isinstance(e, Quarantined)), tuple(r for s in starts for r in s.repairs),
+        tuple(ids), len(prompt), tuple(spans), tuple(events),
+    )  # fmt: skip
+
+
+class Remote:
+    """A model behind a URL that speaks Chat Completions, streamed. Thinking is read from `reasoning` or `reasoning_content`."""
+
+    def __init__(
+        self, url: str, model: str, key: str | None = None, *, width: int = 8, timeout_s: float = 600.0
+    ) -> None:
+        from openai import OpenAI
+
+        self.url, self.model, self.width = url, model, width
+        self._client = OpenAI(base_url=url, api_key=key or "none", timeout=timeout_s, max_retries=2)
+        self._fingerprints: set[str] = set()
+
+    def ask(self, ask: Ask, stop: threading.Event) -> Said:
+        """One reply. Raises UserError when the server refuses or cannot be reached."""
+        import openai
+
+        from motet.errors import UserError
+
+        request = ask.conversation.to_chat()
+        body: dict[str, Any] = {} if ask.budget is None else {"max_reasoning_tokens": ask.budget}
+        try:
+            stream = self._client.chat.completions.create(
+                model=self.model, messages=request["messages"], reasoning_effort=request.get("reasoning_effort", "medium"),
+                seed=ask.seed, temperature=ask.temperature, max_tokens=ask.max_tokens, stream=True,
+                stream_options={"include_usage": True}, extra_body=body,
+            )  # fmt: skip
+            return self._read(stream, stop)
+        except openai.APIStatusError as e:
+            raise UserError(f"{self.url} answered {e.status_code}: {e.message[:200]}") from None
+        except openai.APIError as e:
+            raise UserError(f"{self.url} cannot be asked ({e.message[:200]}); check the URL.") from None
+
+    def _read(self, stream: Any, stop: threading.Event) -> Said:
+        began, first_s, finish, usage = time.perf_counter(), 0.0, "error", None
+        thought, text = list[str](), list[str]()
+        for chunk in stream:
+            usage = chunk.usage or usage
+            if chunk.system_fingerprint:
+                self._fingerprints.add(chunk.system_fingerprint)
+            for choice in chunk.choices:
+                delta = choice.delta
+                thinking = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None)
+                if thinking or delta.content:
+                    first_s = first_s or time.perf_counter() - began
+                thought.append(thinking or "")
+                text.append(delta.content or getattr(delta, "refusal", None) or "")
+                finish = choice.finish_reason or finish
+            if stop.is_set():
+                stream.close()
+                finish = "cancelled"
+                break
+        analysis, final = "".join(thought), "".join(text)
+        words = [zlib.crc32(w.encode()) for w in (analysis + " " + final).split()]
+        tail = Tail(LOOPS)
+        looped = any(tail.feed(w) is not None for w in words)
+        details = getattr(usage, "completion_tokens_details", None)
+        n_analysis = getattr(details, "reasoning_tokens", None) or len(analysis.split())
+        total = getattr(usage, "completion_tokens", None) or n_analysis + len(final.split())
+        return Said(
+            final, analysis, "", n_analysis, max(0, total - n_analysis), first_s, time.perf_counter() - began, finish, looped
+        )  # fmt: skip
+
+    def identity(self) -> dict[str, Any]:
+        """See Subject. What the server says of itself is all that is known of the weights."""
+        from motet import __version__
+
+        return {
+            "subject": "remote", "model": self.model, "url": self.url, "motet": __version__,
+            "fingerprints": sorted(self._fingerprints),
+        }  # fmt: skip
+
+
+Progress = Callable[[int, int], None]
+
+
+def collect(
+    subject: Subject, asks: Sequence[Ask], progress: Progress = lambda done, total: None, stop: threading.Event | None = None
+) -> list[Said | None]:  # fmt: skip
+    """Replies in the order of the asks. Ctrl-C (or `stop`) ends it and keeps what is done: the rest is None.
+
+    The first error of a request ends the others and is raised.
+    """
+    stop = stop or threading.Event()
+    out: list[Said | None] = [None] * len(asks)
+    end = threading.Event()
+    with ThreadPoolExecutor(max(1, subject.width)) as pool:
+        left = {pool.submit(subject.ask, a, end): n for n, a in enumerate(asks)}
+        done = 0
+        try:
+            while left and not stop.is_set():
+                ready, _ = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    out[left.pop(future)] = future.result()
+                    done += 1
+                    progress(done, len(asks))
+        except KeyboardInterrupt:
+            stop.set()
+        finally:
+            end.set()
+            for future in left:
+                future.cancel()
+    return out
+
+
+def prompt_hash(asks: Sequence[Ask], encoding: Encoding | None) -> str:
+    """Twelve digits over all prompts: rendered ids where they are known, else the conversations."""
+    h = hashlib.sha256()
+    for a in asks:
+        if encoding is None:
+            h.update(repr(a.conversation.messages).encode())
+        else:
+            h.update(b",".join(str(i).encode() for i in render(a.conversation, encoding)) + b"\n")
+    return h.hexdigest()[:12]
+
+
+def identity_of(subject: Subject, asks: Sequence[Ask]) -> dict[str, Any]:
+    """The harness identity of a run: the subject's, the sampler's and the prompts'."""
+    temperatures = sorted({a.temperature for a in asks})
+    return subject.identity() | {
+        "sampler": f"temperature {', '.join(f'{t:g}' for t in temperatures)}, top-p 1, seeded",
+        "max_tokens": sorted({a.max_tokens for a in asks}),
+        "prompts": prompt_hash(asks, getattr(subject, "encoding", None)),
+    }
+
+
+def weights_hash(folder: Path) -> str:
+    """sha256 over config.json and all weights, twelve digits; of files above 256 MB, size and 256 samples ("sampled")."""
+    h, sampled = hashlib.sha256(), False
+    for path in sorted(
+        [folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("original/*.safetensors")]
+    ):
+        if not path.is_file():
+            continue
+        size = path.stat().st_size
+        h.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as f:
+            if size <= WHOLE_FILE:
+                h.update(f.read())
+                continue
+            sampled = True
+            for n in range(256):
+                f.seek(n * (size - 65536) // 255)
+                h.update(f.read(65536))
+    return h.hexdigest()[:12] + (" (sampled)" if sampled else "")
