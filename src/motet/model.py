@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -93,6 +93,7 @@ class Model:
         self.pages = self.new_pages()  # of the caches that new_cache makes
         self._angles: dict[int, tuple[F32, F32]] = {}
         self._encoding: Encoding | None = None
+        self.tap: Callable[[F32], None] | None = None  # is shown each layer's router logits (T, E), in order
 
     @property
     def encoding(self) -> Encoding:
@@ -203,7 +204,10 @@ class Model:
         c = self.config
         h = kernels.rms_norm(x, layer.mlp_norm, c.rms_norm_eps)
         exact = kernels.pad(h, self.precision == "bf16")
-        ids, weights = kernels.route(kernels.linear(layer.gate, exact, layer.gate_bias), c.experts_per_token)
+        logits = kernels.linear(layer.gate, exact, layer.gate_bias)
+        if self.tap is not None:
+            self.tap(logits)
+        ids, weights = kernels.route(logits, c.experts_per_token)
         acts = kernels.quantize(h) if self.precision == "int8" else exact
         kernels.moe(
             x, acts, ids, weights, layer.w1, layer.b1, layer.w2, layer.b2, c.swiglu_alpha, c.swiglu_limit,

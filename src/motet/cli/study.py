@@ -86,6 +86,46 @@ def _budgets(text: str) -> tuple[int | None, ...]:
     return found
 
 
+@study.command("router")
+def router(
+    model: ModelOption = "mini",
+    task: TasksOption = None,
+    questions: QuestionsOption = 20,
+    against: Annotated[
+        str, typer.Option("--against", metavar="P", help="The arithmetic to compare choices with: float32, bf16, int8 or none.")
+    ] = "float32",
+    max_tokens: MaxTokens = 1024,
+    seed: Annotated[int, typer.Option("--seed", metavar="S")] = 0,
+    width: WidthOption = 16,
+    defect: DefectOption = None,
+    precision: PrecisionOption = "int8",
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """How tokens go to experts: load, certainty, steadiness, by layer, channel, effort and domain."""
+    from motet.library import find
+    from motet.model import load
+    from motet.study import routing
+    from motet.study.router import Plan
+    from motet.study.router import study as run
+
+    if against not in ("float32", "bf16", "int8", "none"):
+        raise UsageError(f"--against is {against!r}; use float32, bf16, int8 or none.")
+    plan = Plan(tuple(task or ()), questions=questions, seed=seed, max_tokens=max_tokens or 1024)
+    with asked.subject(model, None, precision=precision, threads=threads, width=width) as who:
+        own: Any = who.engine.model  # type: ignore[attr-defined]
+        other = None if against == "none" else load(find(model), precision=against, threads=threads)
+        if defect is not None:
+            own = routing.doctored(own, asked.known(defect, routing.DEFECTS))
+            other = None if other is None else routing.doctored(other, defect)
+        with show.bar("looking", "texts") as progress:
+            report = run(who, own, plan, other, progress)
+    if defect is not None:
+        report.identity["doctored"] = defect
+    asked.finish(report, out, json)
+
+
 @study.command("tools")
 def tools(
     model: Annotated[
