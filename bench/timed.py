@@ -25,7 +25,8 @@ from typing import Any
 def run(command: list[str], spin: int = 0, warm: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Runs the command to its end; see the file's head for what is returned."""
     for file in warm:
-        _read(file)
+        # In a process of its own: what this one ever held would count as the command's, which starts as its copy.
+        subprocess.run([sys.executable, __file__, "--read", str(file)], check=True)
     with _spinning(spin), tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
@@ -69,6 +70,9 @@ def _spinning(count: int) -> Iterator[None]:
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if arguments[:1] == ["--read"]:
+        _read(Path(arguments[1]))
+        return
     if "--" not in arguments or not arguments[0] or arguments[0] == "--":
         sys.exit(f"usage: {(__doc__ or '').splitlines()[2].strip()}")
     cut = arguments.index("--")

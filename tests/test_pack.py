@@ -80,6 +80,16 @@ def test_it_is_made_once_and_again_when_the_source_changes(folder: Path) -> None
     assert ensure_pack(folder, "bf16") != ensure_pack(folder, "int8")
 
 
+def test_rows_read_from_the_file_are_the_mapped_ones(folder: Path) -> None:
+    pack = Pack(ensure_pack(folder, "int8"))
+    ids = np.array([3, 0, 3, pack.config.vocab_size - 1])
+    assert np.array_equal(pack.rows("embedding.weight", ids), pack.array("embedding.weight")[ids])
+    assert pack.rows("embedding.weight", ids[:0]).shape == (0, pack.config.hidden_size)
+    os.truncate(pack.path, pack.nbytes // 4096)
+    with pytest.raises(PackError, match="cut short"):
+        pack.rows("embedding.weight", ids)
+
+
 @pytest.mark.parametrize("harm", ["short", "long", "magic", "empty", "header"])
 def test_a_damaged_pack_is_never_trusted(folder: Path, harm: str) -> None:
     path = ensure_pack(folder, "int8")

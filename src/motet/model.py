@@ -87,7 +87,6 @@ class Model:
         self.kv = kv or ("float32" if self.precision == "float32" else "bf16")
         if self.kv not in KV_KINDS:
             raise UsageError(f"kv is '{kv}'; choose {', '.join(KV_KINDS)}.")
-        self._embedding = pack.array("embedding.weight")
         self._layers = [_Layer.open(pack, n) for n in range(self.config.num_hidden_layers)]
         self._norm, self._unembedding = pack.array("norm.scale"), pack.matrix("unembedding.weight")
         self.pages = self.new_pages()  # of the caches that new_cache makes
@@ -166,8 +165,8 @@ class Model:
         return ids, starts
 
     def _embed(self, ids: npt.NDArray[np.int64]) -> F32:
-        rows = self._embedding[ids]
-        return bf16_to_f32(rows) if rows.dtype == np.uint16 else np.ascontiguousarray(rows)
+        rows = self.pack.rows("embedding.weight", ids)
+        return bf16_to_f32(rows) if rows.dtype == np.uint16 else rows
 
     def _rotation(self, start: int, count: int) -> tuple[F32, F32]:
         """cos and sin (count, D/2) of positions start.., times the YaRN concentration."""
