@@ -81,22 +81,29 @@ def ask(rng: random.Random) -> tuple[Rules, list[Fixed], SamplingParams]:
     return rules, [Fixed(ns) for ns in spaces], params
 
 
-def turns(model: Model, seeds: range) -> Iterator[tuple[Rules, list[Fixed], list[Event]]]:
+def turns(model: Model, seeds: range) -> Iterator[tuple[Rules, list[Fixed], int | None, list[Event]]]:
     encoding = model.encoding
     ends = {encoding.special(f"<|{n}|>"): b for n, b in (("end", 4.0), ("call", 6.0), ("return", 3.0))}
     conversation = Conversation.from_chat([{"role": "user", "content": "q"}])
 
-    def one(seed: int) -> tuple[Rules, list[Fixed], list[Event]]:
+    def one(seed: int) -> tuple[Rules, list[Fixed], int | None, list[Event]]:
         rules, tools, params = ask(random.Random(seed))
         if seed % 4:  # most of the time help a turn to its end, sometimes leave it to chance
             params = dataclasses.replace(params, logit_bias=ends)
-        return rules, tools, list(run_turn(engine, conversation, encoding, params, tools, rules=rules))
+        events = list(run_turn(engine, conversation, encoding, params, tools, rules=rules))
+        return rules, tools, params.max_tokens, events
 
     with Engine(model, max_batch=16) as engine, ThreadPoolExecutor(16) as pool:
         yield from pool.map(one, seeds)
 
 
-def judge(rules: Rules, tools: list[Fixed], events: list[Event], counts: Counter[str]) -> None:
+def sampled_ids(events: list[Event]) -> list[int]:
+    return [i for e in events if not isinstance(e, ToolResult) for i in e.ids]
+
+
+def judge(
+    rules: Rules, tools: list[Fixed], limit: int | None, events: list[Event], counts: Counter[str]
+) -> None:
     out = fold(events)
     declared = {
         r
@@ -128,6 +135,9 @@ def judge(rules: Rules, tools: list[Fixed], events: list[Event], counts: Counter
             assert isinstance(value, dict)
             if rules.response_format != "json_object":
                 Draft202012Validator(PLACE).validate(value)
+    elif out.finish == "tool_calls":
+        # The limit came with the last token of a call: it is whole, and whoever asked may run it.
+        assert out.messages[-1].stop == "call" and len(sampled_ids(events)) == limit
     else:
         # The limit came inside the answer or inside a call to a function: thinking never ate it all.
         assert out.finish == "length"
@@ -179,13 +189,14 @@ def thought(events: list[Event]) -> int:
 @pytest.mark.fuzz
 def test_random_weights_say_nothing_but_harmony(tiny: Model, capsys: pytest.CaptureFixture[str]) -> None:
     counts: Counter[str] = Counter()
-    for seed, (rules, tools, events) in enumerate(turns(tiny, range(TURNS))):
+    for seed, (rules, tools, limit, events) in enumerate(turns(tiny, range(TURNS))):
         try:
-            judge(rules, tools, events, counts)
+            judge(rules, tools, limit, events, counts)
         except Exception as e:
             raise AssertionError(f"turn {seed}: {rules} {events}") from e
-        said = [i for e in events if not isinstance(e, ToolResult) for i in e.ids]
-        assert set(said) <= {*range(256), *map(tiny.encoding.special, CONTROL)}, "a reserved id"
+        assert set(sampled_ids(events)) <= {*range(256), *map(tiny.encoding.special, CONTROL)}, (
+            "a reserved id"
+        )
     with capsys.disabled():
         print(
             f"\n{TURNS} turns of random weights under the grammar, all well-formed: {dict(sorted(counts.items()))}"
