@@ -22,7 +22,7 @@ from motet.tools.base import Answer, ToolError
 from motet.tools.python import SILENT, PythonTool
 from motet.tools.sandbox import Limits, Sandbox
 
-LIMITS = Limits(wall_s=20, memory_bytes=768 << 20, disk_bytes=32 << 20, processes=64, grace_s=0.5)
+LIMITS = Limits(wall_s=20, memory_bytes=768 << 20, disk_bytes=32 << 20, processes=64, grace_s=2)
 
 
 @pytest.fixture(scope="module")
@@ -204,10 +204,11 @@ HOSTILE = {
 def test_hostile_code_is_reported_and_survived(tool: PythonTool, name: str) -> None:
     code, said = HOSTILE[name]
     began = time.monotonic()
-    answer = run(tool, code, 1.5)
+    wall = 1.5 if said in ("", "timed out") else 15
+    answer = run(tool, code, wall)
     assert said in answer.text, answer.text
     assert len(answer.text) <= LIMITS.output_chars + 1000
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < wall + 20
     works(tool)
     run(
         tool,

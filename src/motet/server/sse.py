@@ -25,8 +25,9 @@ class Stream(EventSourceResponse):
     def __init__(self, source: AsyncIterator[Piece], limits: Limits) -> None:
         headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
         super().__init__(
-            _events(source), headers=headers, ping=limits.ping_s, send_timeout=limits.send_s, sep="\n"
-        )
+            _events(source), headers=headers, ping=limits.ping_s, send_timeout=limits.send_s, sep="\n",
+            shutdown_grace_period=limits.drain_s,
+        )  # fmt: skip
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
