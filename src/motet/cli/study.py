@@ -126,6 +126,54 @@ def router(
     asked.finish(report, out, json)
 
 
+@study.command("hierarchy")
+def hierarchy(
+    model: ModelOption = "mini",
+    url: UrlOption = None,
+    row: Annotated[
+        list[str] | None, typer.Option("--row", metavar="R", help="A row, such as 'user/tool'; again for more.")
+    ] = None,
+    family: Annotated[
+        list[str] | None, typer.Option("--family", metavar="F", help="A family of attacks; again for more.")
+    ] = None,
+    items: Annotated[int, typer.Option("--items", "-n", metavar="N", min=1, help="Of each row.")] = 4,
+    budget: Annotated[
+        int, typer.Option("--budget", metavar="N", min=0, help="Tries of the adaptive attacker an item; 0: none.")
+    ] = 8,
+    effort: Annotated[
+        list[str] | None, typer.Option("--effort", "-e", help="An effort; again for more. Default: medium.")
+    ] = None,
+    max_tokens: MaxTokens = 1024,
+    seed: Annotated[int, typer.Option("--seed", metavar="S")] = 0,
+    width: WidthOption = 16,
+    defect: DefectOption = None,
+    precision: PrecisionOption = "int8",
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Rules from above against attacks from below: defence, over-refusal, where and how it leaks."""
+    from motet.errors import UsageError
+    from motet.study import hierarchy_planted
+    from motet.study.hierarchy import Plan
+    from motet.study.hierarchy import study as run
+    from motet.tasks import EFFORTS
+
+    efforts = tuple(e for e in EFFORTS if e in (effort or ("medium",)))
+    if unknown := set(effort or ()) - set(EFFORTS):
+        raise UsageError(f"--effort is '{unknown.pop()}'; choose {', '.join(EFFORTS)}.")
+    plan = Plan(tuple(row or ()), tuple(family or ()), items, budget, efforts, seed, max_tokens or 1024)
+    with show.bar("attacking", "answers") as progress:
+        if defect is not None:
+            report = run(
+                hierarchy_planted.planted(asked.known(defect, hierarchy_planted.PLANTED)), plan, progress
+            )
+        else:
+            with asked.subject(model, url, precision=precision, threads=threads, width=width) as who:
+                report = run(who, plan, progress)
+    asked.finish(report, out, json)
+
+
 @study.command("tools")
 def tools(
     model: Annotated[

@@ -81,7 +81,7 @@ def bars(
     if unit:
         axes.set_ylim(0, 1.05)
     if len(values) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _svg(figure)
 
 
@@ -94,6 +94,7 @@ def heat(
     axes.set_yticks(range(len(rows)), rows, fontsize=7)
     axes.set_xlabel(x)
     axes.spines[:].set_visible(False)
+    axes.grid(False)
     figure.colorbar(image, ax=axes, label=scale)
     return _svg(figure)
 

@@ -238,7 +238,7 @@ def _plots(seen: Routing) -> list[Plot]:
         out.append(
             Plot(
                 "Sets of experts that rounding changes",
-                plots.bars(layers, churn, "share of tokens"),
+                plots.bars(layers, churn, "share of tokens", unit=False),
                 "Groups: layers.",
             )
         )

@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,13 +41,15 @@ WHOLE_FILE = 256 << 20  # weights up to this size are hashed whole, larger files
 
 @dataclass(frozen=True)
 class Ask:
-    """One request. `budget`: tokens of thinking at most; then the answer is forced (s1, arXiv 2501.19393)."""
+    """One request. `budget`: tokens of thinking at most; then the answer is forced (s1, arXiv 2501.19393). `chat`: the request
+    as a remote model is to get it, where that is not what the conversation says (a rule in the system message)."""
 
     conversation: Conversation
     seed: int = 0
     max_tokens: int = 4096
     budget: int | None = None
     temperature: float = 1.0
+    chat: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,11 +206,14 @@ class Remote:
 
         from motet.errors import UserError
 
-        request = ask.conversation.to_chat()
+        own = ask.conversation.to_chat()
+        request = {"reasoning_effort": own.get("reasoning_effort", "medium"), **(ask.chat or own)}
         body: dict[str, Any] = {} if ask.budget is None else {"max_reasoning_tokens": ask.budget}
+        if request.get("tools"):
+            body["tools"] = request["tools"]
         try:
             stream = self._client.chat.completions.create(
-                model=self.model, messages=request["messages"], reasoning_effort=request.get("reasoning_effort", "medium"),
+                model=self.model, messages=request["messages"], reasoning_effort=request["reasoning_effort"],
                 seed=ask.seed, temperature=ask.temperature, max_tokens=ask.max_tokens, stream=True,
                 stream_options={"include_usage": True}, extra_body=body,
             )  # fmt: skip
