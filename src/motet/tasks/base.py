@@ -8,13 +8,31 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from motet.harmony import Conversation, DeveloperContent, Message, Namespace, SystemContent
+from motet.harmony.messages import IDENTITY
 
 Effort = Literal["low", "medium", "high"]
 Split = Literal["train", "test"]
+Band = Literal["in", "size", "words"]  # as trained, one size beyond, in wordings that training never uses
 EFFORTS: tuple[Effort, ...] = ("low", "medium", "high")
 HELD_OUT = 8  # one instance in eight is never trained on
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What stands around a question. `identity` opens the system message, `builtin` are the tools it declares.
+
+    `developer` is the developer's message; `history` are earlier turns, whose analysis is gone as at run time.
+    """
+
+    identity: str = IDENTITY
+    builtin: tuple[Namespace, ...] = ()
+    developer: DeveloperContent | None = None
+    history: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -22,7 +40,9 @@ class Example:
     """One question with the teacher's reply.
 
     `analysis` is a sequence of (text, learn): text the teacher did not choose well (a random missed try) is shown to
-    the student but not taught. `key` names the instance, whatever its wording; the split hashes it.
+    the student but not taught. `key` names the instance, whatever its wording; the split hashes it. `level` is the
+    difficulty. `turn` is the reply where it is more than an analysis and a final: calls, their results, preambles;
+    `facts` is what else the grader has to know.
     """
 
     task: str
@@ -32,11 +52,39 @@ class Example:
     analysis: tuple[tuple[str, bool], ...]
     final: str
     answer: str
+    level: int = 0
+    band: Band = "in"
+    scene: Scene = Scene()
+    turn: tuple[Message, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def analysis_text(self) -> str:
         """The whole analysis as one string."""
         return "".join(text for text, _ in self.analysis)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A conversation up to a question, and the turn that is taught. `unlearned`: (message, part) of the turn shown only."""
+
+    prompt: Conversation
+    turn: tuple[Message, ...]
+    unlearned: frozenset[tuple[int, int]] = frozenset()
+
+
+def lesson(example: Example, date: str | None = None, instructions: str | None = None) -> Lesson:
+    """The example as messages. `date` and `instructions` (of a developer, where the scene has none) are decoration."""
+    scene = example.scene
+    system = SystemContent(scene.identity, date=date, effort=example.effort, namespaces=scene.builtin)
+    developer = scene.developer or (DeveloperContent(instructions) if instructions is not None else None)
+    before = [Message("system", system)] + ([Message("developer", developer)] if developer else [])
+    prompt = Conversation.of(*before, *scene.history, Message("user", example.prompt))
+    if example.turn:
+        return Lesson(prompt, example.turn)
+    analysis = Message("assistant", tuple(text for text, _ in example.analysis), "analysis")
+    shown = frozenset((0, i) for i, (_, learn) in enumerate(example.analysis) if not learn)
+    return Lesson(prompt, (analysis, Message("assistant", example.final, "final")), shown)
 
 
 class Task(Protocol):

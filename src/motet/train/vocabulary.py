@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from motet.tasks import EFFORTS, TASKS
+from motet.tasks import EFFORTS, SHIPPED
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,7 +31,7 @@ PATTERN = "|".join([re.escape(line).replace("\\ ", " ").replace("\\-", "-").repl
 def corpus(examples: int, seed: int) -> Iterable[str]:
     """Texts to learn merges from: training examples of every task and the system message's own lines."""
     rng = random.Random(f"vocabulary {seed}")
-    tasks = list(TASKS.values())
+    tasks = list(SHIPPED.values())
     for i in range(examples):
         example = tasks[i % len(tasks)].example(rng, EFFORTS[i % 3], "train")
         yield from (

@@ -1,0 +1,124 @@
+"""Every family: right teachers, exact graders, splits and bands that never meet, efforts that differ in length."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from motet.errors import UsageError
+from motet.harmony import Message
+from motet.tasks import EFFORTS, FAMILIES, Band, Effort, Example, Split, lesson
+from motet.tasks.base import split_of
+
+NAMES = tuple(FAMILIES)
+BANDS: tuple[Band, ...] = ("in", "size", "words")
+
+
+def draws(
+    name: str, count: int, effort: Effort = "high", split: Split = "test", band: Band = "in", seed: int = 1
+) -> Iterator[Example]:
+    """Examples of all levels."""
+    for i in range(count):
+        yield FAMILIES[name].example(random.Random(f"{seed} {name} {i}"), effort, split, band=band)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_grader_accepts_its_teacher(name: str) -> None:
+    """At every effort, in both splits and all bands, and in a sentence."""
+    family = FAMILIES[name]
+    for effort in EFFORTS:
+        for band in BANDS:
+            for e in draws(name, 60, effort, "test", band):
+                assert family.grade(e, e.final), e
+                assert e.prompt == e.prompt.strip() and e.analysis_text and e.final
+        for e in draws(name, 100, effort, "train"):
+            assert family.grade(e, e.final), e
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_grader_refuses_other_answers(name: str) -> None:
+    """Another instance's answer, a changed digit or word, emptiness, noise."""
+    family, seen = FAMILIES[name], list(draws(name, 150))
+    refused = differing = 0
+    for e, other in itertools.pairwise(seen):
+        for wrong in ("", "I do not know.", "(" * 5000, "{" * 5000, "9" * 40):
+            assert not family.grade(e, wrong), (e, wrong)
+        if other.answer != e.answer and other.final != e.final:
+            differing += 1
+            refused += not family.grade(e, other.final)
+        digits = [m.start() for m in re.finditer(r"\d", e.final)]
+        for at in digits[-1:]:
+            changed = e.final[:at] + str((int(e.final[at]) + 1) % 10) + e.final[at + 1 :]
+            assert not family.grade(e, changed), (e, changed)
+    assert differing >= 40 and refused >= 0.97 * differing, (refused, differing)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_splits_and_bands_do_not_meet(name: str) -> None:
+    keys: dict[str, set[str]] = {
+        "train": {e.key for e in draws(name, 500, "low", "train")},
+        "test": {e.key for e in draws(name, 200, "low", "test")},
+        "size": {e.key for e in draws(name, 100, "low", "test", "size")},
+    }
+    assert not keys["train"] & keys["test"] and not keys["train"] & keys["size"]
+    assert all(split_of(k) == "test" for k in keys["test"] | keys["size"])
+    assert not keys["size"] & {e.key for e in draws(name, 2000, "low", "test", seed=9)}
+    for band in BANDS[1:]:
+        with pytest.raises(UsageError, match="for evaluation"):
+            FAMILIES[name].example(random.Random(0), "low", "train", band=band)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_held_out_wordings_are_never_trained(name: str) -> None:
+    """With the instance's own numbers and words taken out, no held-out question reads like a trained one."""
+
+    def frame(prompt: str) -> str:
+        return re.sub(r"[^a-z ]+", "", re.sub(r"\d+", "", prompt.lower()))
+
+    trained = {frame(e.prompt) for e in draws(name, 1500, "low", "train")}
+    unseen = [frame(e.prompt) for e in draws(name, 60, "low", "test", "words")]
+    assert not trained & set(unseen)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_question_for_all_efforts(name: str) -> None:
+    for i in range(40):
+        three = [FAMILIES[name].example(random.Random(f"{name} {i}"), e, "test") for e in EFFORTS]
+        assert len({(e.key, e.prompt, e.final, e.answer, e.level) for e in three}) == 1
+        assert len({e.analysis_text for e in three}) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_space_is_large(name: str) -> None:
+    """Few of 1,500 draws repeat an earlier one, so that most of what is asked is new even in the training split."""
+    n = 1500
+    distinct = len({e.key for e in draws(name, n, "low", "train", seed=4)})
+    assert distinct >= 0.8 * n, distinct
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_are_obeyed_and_reached(name: str) -> None:
+    family = FAMILIES[name]
+    assert {e.level for e in draws(name, 200)} == set(family.levels)
+    assert {e.level for e in draws(name, 20, band="size")} == {family.beyond}
+    assert family.beyond not in family.levels
+    for level in family.levels:
+        assert family.example(random.Random(level), "low", "train", level).level == level
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_draws_the_same(name: str) -> None:
+    assert list(draws(name, 20)) == list(draws(name, 20)) != list(draws(name, 20, seed=2))
+
+
+def test_a_lesson_is_a_conversation() -> None:
+    e = FAMILIES["addition"].example(random.Random(1), "medium", "train")
+    taught = lesson(e, "2026-01-02", "Be brief.")
+    assert [m.role for m in taught.prompt.messages] == ["system", "developer", "user"]
+    assert taught.prompt.messages[-1] == Message("user", e.prompt)
+    assert [m.channel for m in taught.turn] == ["analysis", "final"]
+    assert taught.turn[0].text == e.analysis_text and not taught.unlearned
