@@ -15,7 +15,7 @@ VLLM_TEST := PYTHONPATH=src:tests MOTET_KERNELS=numpy VLLM_CPU_KVCACHE_SPACE=1 .
 NEON_CXX ?= aarch64-linux-gnu-g++
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 8 ? 8 : n )))
 
-.PHONY: help setup setup-dev setup-train run chat demo-tools serve test test-avx512 test-neon lint types fuzz bench oracle oracle-vllm train-mini clean
+.PHONY: help setup setup-dev setup-train run chat demo-tools serve test test-avx512 test-neon lint types clients fuzz bench oracle oracle-vllm train-mini clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,10 @@ lint: setup-dev ## ruff: rules and format
 
 types: setup-dev ## mypy --strict on src/motet
 	@$(PY) -m mypy
+
+clients: setup-dev ## the npm client, the Agents SDKs and LangChain against the server (installs them apart: 500 MB)
+	@bash scripts/clients.sh
+	@MOTET_CLIENTS=all $(TEST_ENV) $(PY) -m pytest -q tests/test_clients.py $(ARGS)
 
 fuzz: setup-dev ## the fuzz tests at full length
 	@MOTET_FUZZ=full $(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) -m fuzz $(ARGS)
@@ -90,5 +94,5 @@ train-mini: setup-train ## train the embedded model again, from its seed
 	@$(PY) -m motet.train.mini
 
 clean: ## remove .venv and everything built
-	@rm -rf .venv .venv-vllm build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/motet/_native*.so
+	@rm -rf .venv .venv-vllm .venv-clients tests/clients/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/motet/_native*.so
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

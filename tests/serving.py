@@ -19,7 +19,6 @@ from motet.server.settings import Settings
 from motet.tokenizer import o200k_harmony
 
 E = o200k_harmony()
-STOPS = {E.special("<|return|>"), E.special("<|call|>")}
 
 
 class Scripted:
@@ -42,7 +41,9 @@ class Scripted:
                     return
                 if limits is not None:
                     limits.advance(token)  # raises for what the grammar forbids
-                finish = "stop" if token in STOPS else "length" if n == len(self._tokens) else None
+                finish = (
+                    "stop" if token in self._engine.stops else "length" if n == len(self._tokens) else None
+                )
                 top = None
                 if self._params.logprobs is not None:
                     top = tuple((token + k, -0.5 - k) for k in range(self._params.logprobs))
@@ -59,12 +60,18 @@ class Script:
     """
 
     def __init__(
-        self, says: str | list[str] | Callable[[str], str], *, free: bool = False, pause_s: float = 0.0
+        self,
+        says: str | list[str] | Callable[[str], str],
+        *,
+        free: bool = False,
+        pause_s: float = 0.0,
+        encoding: Any = E,
     ) -> None:
-        self._says, self.free, self.pause_s = says, free, pause_s
+        self._says, self.free, self.pause_s, self.encoding = says, free, pause_s, encoding
+        self.stops = {encoding.special("<|return|>"), encoding.special("<|call|>")}
         self.model = SimpleNamespace(
             config=SimpleNamespace(
-                max_position_embeddings=4096, vocab_size=E.n_vocab, eos_token_ids=tuple(STOPS)
+                max_position_embeddings=4096, vocab_size=encoding.n_vocab, eos_token_ids=tuple(self.stops)
             )
         )
         self.prompts: list[list[int]] = []
@@ -79,10 +86,10 @@ class Script:
         self.prompts.append(list(ids))
         self.params.append(params)
         self.clients.append(client)
-        text = self._says(E.decode(ids)) if callable(self._says) else self._says
+        text = self._says(self.encoding.decode(ids)) if callable(self._says) else self._says
         if isinstance(text, list):
             text = text.pop(0)
-        tokens = E.encode_with_special(text)[: params.max_tokens]
+        tokens = self.encoding.encode_with_special(text)[: params.max_tokens]
         return Scripted(self, tokens, params, Stats(params.seed or 7, len(ids), cached_tokens=len(ids) // 2))
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ class ScriptedEngine:
     def stream(self, ids: list[int], params: SamplingParams) -> Iterator[TokenOut]:
         """As Engine.stream: one token at a time, up to a stop token or params.max_tokens."""
         self._number += 1
-        said = self.encoding.encode_with_special(self._next(ids))[: params.max_tokens]
+        said = self.encoding.encode_with_special(self.says(ids))[: params.max_tokens]
         for n, token in enumerate(said, 1):
             full = n == params.max_tokens and token not in self._stops
             over: Finish | None = (
@@ -40,7 +40,8 @@ class ScriptedEngine:
             )
             yield TokenOut(self._number, token, 0.0, over)
 
-    def _next(self, ids: Sequence[int]) -> str:
+    def says(self, ids: Sequence[int]) -> str:
+        """What follows a prompt: Harmony after `<|start|>assistant`."""
         question, results = self._place(ids)
         steps = self.scripts.get(question, ())
         if len(results) >= len(steps):
