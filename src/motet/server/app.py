@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -16,7 +15,6 @@ from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
-from starlette.staticfiles import StaticFiles
 
 from motet import __version__
 from motet.errors import UserError
@@ -25,6 +23,7 @@ from motet.server.auth import PUBLIC, Key
 from motet.server.errors import ApiError, explain, invalid
 from motet.server.host import Host
 from motet.server.limits import Gate
+from motet.server.page import add_page
 from motet.server.sse import Stream
 from motet.server.tokens import Ids, Said, Text, decode, encode
 from motet.server.wire import FIELDS, ChatRequest
@@ -84,11 +83,7 @@ def create_app(host: Host) -> FastAPI:
     app.add_exception_handler(UserError, _api_error)
     _plain_routes(app, host)
     _chat_routes(app, host)
-    page = resources.files("motet.server") / "static"
-    public: tuple[str, ...] = PUBLIC
-    if (page / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=str(page), html=True))
-        public = (*PUBLIC, "/")
+    public = (*PUBLIC, *add_page(app, host))
     app.add_middleware(Gate, keys=host.keys, meter=host.meter, limits=host.settings.limits, public=public)
     app.add_middleware(Counted, host=host)
     if host.settings.cors:

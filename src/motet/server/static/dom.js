@@ -1,0 +1,69 @@
+// Elements made one by one. Nothing in this page turns a text into markup, so a text can never become code; the
+// content policy forbids it besides (Trusted Types). Knows no chat.
+
+/** An element. `props`: attributes by name; `on`: listeners; true gives an empty attribute, null and false none. */
+export function h(tag, props = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name === "on") for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
+    else if (value != null && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  for (const child of children.flat()) if (child != null && child !== false) element.append(child);
+  return element;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** One of the drawings in index.html, for the eye only. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/** A button with a drawing, named for those who do not see it. */
+export function iconButton(name, label, click, props = {}) {
+  return h("button", { type: "button", class: "quiet", "aria-label": label, title: label, ...props, on: { click } }, icon(name));
+}
+
+/** A button that copies what `text()` gives at the time, and says so. */
+export function copyButton(label, text) {
+  const button = iconButton("copy", label, async () => {
+    const done = await copy(text());
+    button.replaceChildren(icon(done ? "check" : "cross"));
+    announce(done ? "Copied." : "Copying failed; select the text and copy it by hand.");
+    setTimeout(() => button.replaceChildren(icon("copy")), 1500);
+  });
+  return button;
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // without HTTPS, away from this machine, browsers have only the old way
+    const area = h("textarea", { class: "unseen", "aria-hidden": "true" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  }
+}
+
+/** Tells those who listen instead of looking. */
+export function announce(text) {
+  document.getElementById("status").textContent = text;
+}
+
+/** 1,234 as people here write it. */
+export const count = (n) => n.toLocaleString("en");
+
+/** "1 token", "2 tokens". */
+export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
