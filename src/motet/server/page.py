@@ -51,6 +51,7 @@ class PageInfo(BaseModel):
     welcome: str
     ideas: list[str]
     tools: list[PageTool]
+    responses: bool
     store: bool
     keys: bool
 
@@ -94,6 +95,7 @@ def describe(host: Host) -> dict[str, Any]:
         if small
         else ["How many primes are there below 1,000?", "Why is the sky blue, and not violet?"],
         "tools": [],
-        "store": host.settings.store != "none",
+        "responses": False,
+        "store": False,
         "keys": host.keys.wanted,
     }

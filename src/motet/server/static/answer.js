@@ -3,6 +3,7 @@
 // Knows the published events of the Responses API; makes no elements and asks nobody.
 
 const OVER = new Set(["completed", "incomplete", "failed", "cancelled"]);
+const SHORTEST = 20; // milliseconds; what arrives in less has come in one piece, and says nothing of speed
 
 export class Answer {
   /** @param response what the API gives; without it, one that has not begun */
@@ -31,10 +32,11 @@ export class Answer {
     return this.usage?.output_tokens_details?.reasoning_tokens ?? null;
   }
 
-  /** Tokens a second from the first to the last; null for what this page has not seen being written. */
+  /** Tokens a second from the first to the last; null for what this page has not seen being written, or too briefly. */
   get speed() {
     const n = this.usage?.output_tokens;
-    return n > 1 && this.ended > this.began ? (1000 * (n - 1)) / (this.ended - this.began) : null;
+    const ms = this.ended - this.began;
+    return n > 1 && ms >= SHORTEST ? (1000 * (n - 1)) / ms : null;
   }
 
   /** Share of the prompt that was not computed again. */

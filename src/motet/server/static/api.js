@@ -44,8 +44,8 @@ export class Api {
   }
 
   /** Asks, and yields the events of the answer. */
-  async *respond(body, signal) {
-    const reply = await this.send("v1/responses", { method: "POST", body: { ...body, stream: true }, signal });
+  async *stream(path, body, signal) {
+    const reply = await this.send(path, { method: "POST", body: { ...body, stream: true }, signal });
     yield* events(reply.body, signal);
   }
 

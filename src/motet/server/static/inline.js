@@ -3,8 +3,10 @@
 // as they were written. Work grows with the length of the text and nothing nests beyond DEPTH, whatever was written.
 // A node is a string or {tag, children, href?}; makes no elements.
 
-const LONGEST = 50_000; // characters of one block; beyond that a text is no prose, and is shown as it is
 const DEPTH = 16;
+const LOOK_BACK = 32; // openers a closer may pass over
+const ENTITY = /&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(amp|lt|gt|quot|apos|nbsp));/iy;
+const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
 const WORD = /[\p{L}\p{N}_]/u;
 const SPACE = /\s/;
@@ -16,7 +18,6 @@ const MATH = /\$(?!\s)((?:[^$\\\n]|\\.){1,500}?)(?<!\s)\$(?!\d)|\\\(((?:[^\\\n]|
 
 /** The spans of a text. */
 export function inline(text) {
-  if (text.length > LONGEST) return [text];
   return new Inline(text).run();
 }
 
@@ -53,6 +54,7 @@ class Inline {
     else if (c === "]") this.close();
     else if (c === "<") this.match(AUTOLINK, ([, href]) => link([href], href)) || this.match(BREAK, () => ({ tag: "br", children: [] })) || this.say(1);
     else if (c === "$") this.match(MATH, ([all]) => span("math", [all])) || this.say(1);
+    else if (c === "&") this.match(ENTITY, character) || this.say(1);
     else if (c === "\n") this.newline();
     else if ((c === "h" || c === "H") && !WORD.test(this.text[this.at - 1] ?? " ")) this.bare() || this.say(1);
     else this.words();
@@ -63,7 +65,7 @@ class Inline {
   }
 
   words() {
-    const special = /[\\`*_~[\]!<$\nhH]/g;
+    const special = /[\\`*_~[\]!<&$\nhH]/g;
     special.lastIndex = this.at + 1;
     const next = special.exec(this.text);
     this.say((next ? next.index : this.text.length) - this.at);
@@ -94,6 +96,7 @@ class Inline {
     const before = this.nodes.at(-1);
     const hard = typeof before === "string" && before.endsWith("  ");
     this.at += 1;
+    if (hard) this.nodes[this.nodes.length - 1] = before.trimEnd();
     this.nodes.push(hard ? { tag: "br", children: [] } : "\n");
   }
 
@@ -168,6 +171,12 @@ const link = (children, href) => ({ tag: "a", children, href, depth: 1 + deepest
 const unlinked = (nodes) => nodes.flatMap((n) => (n.tag === "a" ? n.children : n.children ? { ...n, children: unlinked(n.children) } : n));
 const deepest = (nodes) => nodes.reduce((most, n) => Math.max(most, n.depth ?? 0), 0);
 
+function character([, decimal, hexadecimal, name]) {
+  if (name) return ENTITIES[name.toLowerCase()];
+  const code = decimal ? parseInt(decimal, 10) : parseInt(hexadecimal, 16);
+  return code > 0 && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) ? String.fromCodePoint(code) : "\ufffd";
+}
+
 function run(text, at, c) {
   let end = at;
   while (text[end] === c) end++;
@@ -192,11 +201,10 @@ const openersOf = (openers, c) => openers.get(c) ?? openers.set(c, []).get(c);
 
 function close(out, openers, closer) {
   const places = openersOf(openers, closer.run);
-  while (closer.length > 0 && places.length) {
-    const at = places.at(-1);
+  while (closer.length > 0) {
+    const at = places.slice(-LOOK_BACK).findLast((place) => fit(out[place], closer));
+    if (at === undefined) break;
     const opener = out[at];
-    // "the rule of three": **a*b** must not be cut in the middle
-    if (closer.run !== "~" && (opener.both || closer.both) && (opener.length + closer.length) % 3 === 0 && (opener.length % 3 || closer.length % 3)) break;
     const inside = out.slice(at + 1);
     const depth = 1 + deepest(inside);
     if (depth > DEPTH) break;
@@ -212,6 +220,12 @@ function close(out, openers, closer) {
       places.pop();
     }
   }
+}
+
+/** CommonMark's rule of three: what can both open and close does not pair where the lengths sum to a multiple of three. */
+function fit(opener, closer) {
+  if (closer.run === "~" || (!opener.both && !closer.both)) return true;
+  return (opener.length + closer.length) % 3 !== 0 || (opener.length % 3 === 0 && closer.length % 3 === 0);
 }
 
 function join(nodes) {

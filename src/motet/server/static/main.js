@@ -2,6 +2,7 @@
 
 import { Answer } from "./answer.js";
 import { Api } from "./api.js";
+import { respond as overChat } from "./chat.js";
 import { announce, h, icon, iconButton, plural } from "./dom.js";
 import { plain } from "./plain.js";
 import { Tree } from "./tree.js";
@@ -44,6 +45,8 @@ function request(parent, question, tree) {
   };
 }
 
+const respond = (body, signal) => (server.responses ? api.stream("v1/responses", body, signal) : overChat(api, body, signal));
+
 const isHeld = (answer) => server.store && answer.id && ["completed", "incomplete"].includes(answer.response.status);
 
 const chosen = (name) => [...document.querySelectorAll(`input[name="${name}"]:checked`)].map((input) => input.value);
@@ -59,7 +62,7 @@ async function ask(parent, question) {
   toEnd(true);
   announce("The answer is on its way.");
   try {
-    for await (const event of api.respond(request(parent, question, here.tree), stop.signal)) {
+    for await (const event of respond(request(parent, question, here.tree), stop.signal)) {
       turn.answer.feed(event);
       if (event.type === "response.created") begun(here, turn);
       redraw();

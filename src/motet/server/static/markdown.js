@@ -16,7 +16,7 @@ const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?:( {1,4})(?! )|[ \t]|$)/;
 const TASK = /^\[([ xX])\] /;
 const MATH = /^ {0,3}(\$\$|\\\[)/;
 const DIVIDER = /^ {0,3}\|? *:?-+:? *(?:\| *:?-+:? *){0,200}\|? *$/;
-const FOLDED = 20_000; // characters of code or of one paragraph that are shown at once
+const FOLDED = 20_000; // characters of one text that are shown at once; what is longer is no prose, and is shown as it is
 
 /** A growing text, shown in `element`. */
 export class Markdown {
@@ -170,10 +170,10 @@ function list(lines, first, depth) {
   let loose = false;
   const goesOn = (n) => n < lines.length && !RULE.test(lines[n]) && itemAt(lines[n], 3)?.[2].at(-1) === sign.at(-1);
   while (goesOn(at)) {
-    const [blocks, next] = listItem(lines, at, depth);
+    const [blocks, next, apart] = listItem(lines, at, depth);
     items.push(blocks);
     at = afterBlank(lines, next);
-    loose ||= blocks.slice(1).some((b) => b.kind === "paragraph") || (at > next && goesOn(at));
+    loose ||= apart || (at > next && goesOn(at));
     if (!goesOn(at)) at = next;
   }
   return [{ kind: "list", items, loose, start: /\d/.test(sign) ? parseInt(sign, 10) : null }, at];
@@ -184,7 +184,8 @@ function afterBlank(lines, at) {
   return at;
 }
 
-/** One item: its own line, and what follows indented, or carries its paragraph on. */
+/** One item: its own line, and what follows indented, or carries its paragraph on. Gives its blocks, the line after it, and
+ * whether blank lines set the blocks apart. */
 function listItem(lines, first, depth) {
   const [all, indent, sign, gap] = itemAt(lines[first], 3);
   const content = gap === undefined ? indent.length + sign.length + 1 : all.length;
@@ -203,7 +204,8 @@ function listItem(lines, first, depth) {
     else inside.push(lines[at].trimStart());
     at++;
   }
-  return [blocksOf(inside, depth + 1), at];
+  const blocks = blocksOf(inside, depth + 1);
+  return [blocks, at, blocks.some((block, n) => n > 0 && !inside[block.first - 1].trim())];
 }
 
 function isTable(lines, at) {
@@ -229,7 +231,7 @@ function cells(line) {
 function elementOf(block, level) {
   switch (block.kind) {
     case "paragraph": return h("p", { dir: "auto" }, long(block.text, spans));
-    case "heading": return h(`h${Math.min(6, level + block.level - 1)}`, { dir: "auto" }, spans(block.text));
+    case "heading": return h(`h${Math.min(6, level + block.level - 1)}`, { dir: "auto" }, long(block.text, spans));
     case "rule": return h("hr");
     case "math": return h("pre", { class: "formula", tabindex: "0" }, long(block.text, (text) => plain(text, true)));
     case "code": return codeBlock(block.text, block.language);
@@ -260,7 +262,7 @@ function itemOf(blocks, loose, level) {
 }
 
 function tableOf({ head, rows, align }) {
-  const row = (tag, texts) => h("tr", {}, texts.map((text, n) => h(tag, { dir: "auto", class: `to-${align[n]}`, ...(tag === "th" && { scope: "col" }) }, spans(text))));
+  const row = (tag, texts) => h("tr", {}, texts.map((text, n) => h(tag, { dir: "auto", class: `to-${align[n]}`, ...(tag === "th" && { scope: "col" }) }, long(text, spans))));
   const body = h("tbody", {}, rows.map((texts) => row("td", texts)));
   return h("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Table" }, h("table", {}, h("thead", {}, row("th", head)), body));
 }

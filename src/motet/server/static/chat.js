@@ -1,0 +1,51 @@
+// Chat Completions as the events of a response, for a server that has no Responses API: what a page needs of them, thinking
+// and answer and usage. Such a server keeps nothing, so whatever was said before is sent along. Knows no elements.
+
+/** Asks `api` and yields events as /v1/responses would. */
+export async function* respond(api, { model, input, reasoning }, signal) {
+  const messages = typeof input === "string" ? [{ role: "user", content: input }] : input;
+  const body = { model, messages, reasoning_effort: reasoning.effort, stream: true, stream_options: { include_usage: true } };
+  const items = []; // kind of item -> its place
+  const ends = { finish: null, usage: null, error: null };
+  let response = null;
+  for await (const chunk of api.stream("v1/chat/completions", body, signal)) {
+    if (chunk.error) return void (yield { type: "error", message: chunk.error.message });
+    if (!response) {
+      response = { id: chunk.id, model: chunk.model, created_at: chunk.created, status: "in_progress" };
+      yield { type: "response.created", response };
+    }
+    if (chunk.usage) ends.usage = usage(chunk.usage);
+    const choice = chunk.choices[0];
+    ends.finish = choice?.finish_reason ?? ends.finish;
+    for (const [field, kind, type] of PARTS) {
+      const delta = choice?.delta[field];
+      if (!delta) continue;
+      if (!items.includes(type)) {
+        yield { type: "response.output_item.added", output_index: items.length, item: { type, content: [] } };
+        items.push(type);
+      }
+      yield { type: `response.${kind}.delta`, output_index: items.indexOf(type), content_index: 0, delta };
+    }
+  }
+  if (!ends.finish) return;
+  const cut = ends.finish === "length";
+  yield {
+    type: "response.completed",
+    response: { ...response, status: cut ? "incomplete" : "completed", incomplete_details: cut ? { reason: "max_output_tokens" } : null, usage: ends.usage },
+  };
+}
+
+// field of a delta, kind of event, type of item
+const PARTS = [
+  ["reasoning", "reasoning_text", "reasoning"],
+  ["content", "output_text", "message"],
+  ["refusal", "refusal", "message"],
+];
+
+const usage = (u) => ({
+  input_tokens: u.prompt_tokens,
+  input_tokens_details: { cached_tokens: u.prompt_tokens_details?.cached_tokens ?? 0 },
+  output_tokens: u.completion_tokens,
+  output_tokens_details: { reasoning_tokens: u.completion_tokens_details?.reasoning_tokens ?? 0 },
+  total_tokens: u.total_tokens,
+});

@@ -1,0 +1,280 @@
+"""What a model writes, on the page: CommonMark as markdown-it reads it, the same streamed and whole, and never anything that runs.
+
+The texts are rendered by the page's own modules in Chromium, beside the page and under its content policy.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+markdown_it = pytest.importorskip("markdown_it")
+
+from browsing import Reader, chromium
+from serving import Script, serving
+
+DOCS = [
+    "a\nb", "a  \nb", "a\\\nb", "*a* **b** ***c*** _d_ __e__ a_b_c", "**a*b**", "*a **b** c*", "***a** b*", "***a* b**",
+    "**bold**text*", "a * b * c", "\\*a\\*", "`a` ``b`c`` `d", "[a](https://x.y/) [b](<https://x.y/a b>)",
+    '[c](https://x.y/ "t")', "[a *b* c](https://x.y/(z))", "[not]", "<https://a.b/c>", "# a\n## b ##\n###### c\n####### d",
+    "- a\n- b\n  - c\n    - d\n- e", "1. a\n2. b", "3) a\n4) b", "- a\n\n- b", "- a\n\n  b\n- c", "> a\n> b\n\n> c\n> > d",
+    "```py\na = 1\n\nb\n```\nx", "~~~\na\n~~~", "```\nnever closed", "    code\n    more\n\ntext", "---\n***\n_ _ _",
+    "| a | b |\n| - | :-: |\n| 1 | 2 |\n| 3 |", "a | b\n--|--\n`x` | **y**\n\nz", "~~a~~ ~b~", "- a\n```\nx\n```\n- b",
+    "* a\n+ b", "1. a\n\n   ```\n   x\n   ```\n2. b", "text\n- a\n- b", "text\n2. a", "text\n# h\ntext", "a*b*c **d**e",
+    "**a**\n*b*\n\n**c", "*a\nb*", '"*a*" (*b*) *c*.', "*(**a**)*", 'a**"b"**c', "****a****", "_a_b_",
+    "foo***bar***baz", "*foo**bar**baz*", "- \n- a", "-\n  a", "10. a\n11. b", "> - a\n>   b\n> - c\n\nd", "&amp; &lt; &#42;a&#x2a;",
+    "<b>bold</b> <script>x</script>",
+]  # fmt: skip
+# A text rendered and written down as HTML without attributes, and without what the page adds around it (bars, scroll boxes).
+RENDER = """async (docs) => {
+  const { markdown } = await import('/page/markdown.js');
+  const escape = (t) => t.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
+  const inside = (n) => [...n.childNodes].map(write).join('');
+  const write = (n) => {
+    if (n.nodeType === 3) return escape(n.data);
+    if (n.localName === 'figure') return `<pre><code>${inside(n.querySelector('code'))}</code></pre>`;
+    if (n.className === 'table') return inside(n);
+    if (n.localName === 'br' || n.localName === 'hr') return `<${n.localName}>`;
+    return `<${n.localName}${n.localName === 'a' ? ` ${n.getAttribute('href')}` : ''}>${inside(n)}</${n.localName}>`;
+  };
+  return docs.map((doc) => inside(markdown(document.createElement('div'), doc, { level: 1 })));
+}"""
+BLOCKS = re.compile(r"\n?(</?(?:p|ul|ol|li|blockquote|h\d|hr|pre|table|thead|tbody|tr|th|td|br)>)\n?")
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    for browser in chromium():
+        with serving(Script("")) as served, Reader(browser, served.url) as reader:
+            yield reader
+
+
+def same(text: str) -> str:
+    """HTML without attributes, and without line ends that do not show."""
+    text = re.sub(r'<a href="([^"]*)"[^>]*>', lambda m: f"<a {html.unescape(m[1])}>", text)
+    text = re.sub(r"<(code|th|td|ol)( [^>]*)>", r"<\1>", text)
+    text = re.sub(r"<(br|hr) />", r"<\1>", text).replace("<s>", "<del>").replace("</s>", "</del>")
+    return BLOCKS.sub(r"\1", text.replace("\n</code>", "</code>")).strip()
+
+
+def test_it_reads_markdown_as_markdown_it_does(reader: Reader) -> None:
+    oracle = markdown_it.MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    got = reader.evaluate(RENDER, DOCS)
+    wrong = [(doc, want, have) for doc, have in zip(DOCS, got, strict=True) if (want := same(oracle.render(doc))) != same(have)]  # fmt: skip
+    assert not wrong
+
+
+def test_models_ways_of_writing(reader: Reader) -> None:
+    """Where CommonMark and what models mean differ, the page takes what is meant."""
+    cases = {
+        "1. a\n  - b": "<ol><li>a<ul><li>b</li></ul></li></ol>",  # indented by two under a wider marker
+        "- [x] a\n- [ ] b": "<ul><li><input></input> a</li><li><input></input> b</li></ul>",
+        "see https://a.b/c_d_e.": "<p>see <a https://a.b/c_d_e>https://a.b/c_d_e</a>.</p>",
+        "(https://a.b/c)": "<p>(<a https://a.b/c>https://a.b/c</a>)</p>",
+        "it is $a_1 * b_1 * c$ or \\(x_1\\), $5 or $6": "<p>it is <code>$a_1 * b_1 * c$</code> or <code>\\(x_1\\)</code>, $5 or $6</p>",
+        "$$\na_1 + *b*\n$$": "<pre>$$\na_1 + *b*\n$$</pre>",
+        "a<br>b": "<p>a<br>b</p>",
+        "text\n---\nmore": "<p>text</p><hr><p>more</p>",
+        "![chart](https://a.b/c.png)": "<p><a https://a.b/c.png>Picture: chart</a></p>",
+    }
+    assert dict(zip(cases, reader.evaluate(RENDER, list(cases)), strict=True)) == cases
+
+
+def test_streamed_and_whole_are_the_same(reader: Reader) -> None:
+    """However a text is cut, what stands in the end is what the whole text gives."""
+    wrong = reader.evaluate(
+        """async (docs) => {
+          const { Markdown, markdown } = await import('/page/markdown.js');
+          let x = 7;
+          const random = (n) => Math.floor(n * ((x = (x * 1103515245 + 12345) % 2147483648) / 2147483648));
+          for (let k = 0; k < 600; k++) {
+            let text = '';
+            for (let n = random(4); n >= 0; n--) text += docs[random(docs.length)] + ['\\n', '\\n\\n', ''][random(3)];
+            const whole = markdown(document.createElement('div'), text);
+            const streamed = document.createElement('div');
+            const stream = new Markdown(streamed);
+            for (let at = 0; at < text.length;) {
+              const size = 1 + random(random(2) ? 4 : 30);
+              stream.append(text.slice(at, at + size));
+              at += size;
+            }
+            if (whole.innerHTML !== streamed.innerHTML) return [text, whole.innerHTML, streamed.innerHTML];
+          }
+          return null;
+        }""",
+        DOCS,
+    )
+    assert wrong is None
+
+
+# --- hostile texts ---
+
+RUN = "window.ran = 1"
+HOSTILE = [
+    f"<script>{RUN}</script>", f'<img src=x onerror="{RUN}">', f'<svg onload="{RUN}"><script>{RUN}</script></svg>',
+    f'<iframe srcdoc="<script>parent.{RUN}</script>"></iframe>', f"<math><mtext><table><mglyph><style><img src=x onerror={RUN}>",
+    f'<svg></p><style><a id="</style><img src=1 onerror={RUN}>">', f"<noscript><p title=\"</noscript><img src=x onerror={RUN}>\">",
+    f"<form action=javascript:{RUN}><input name=innerHTML></form>", "<base href=https://evil.example/>", "<link rel=stylesheet href=https://evil.example/x.css>",
+    f"[a](javascript:{RUN})", f"[a](JaVaScRiPt:{RUN})", f"[a](java\tscript:{RUN})", f"[a](&#106;avascript:{RUN})", f"[a](\x01javascript:{RUN})",
+    f"[a](<javascript:{RUN}>)", f"[a](vbscript:{RUN})", f"[a](data:text/html,<script>{RUN}</script>)", f"<javascript:{RUN}>", f"[a]( javascript:{RUN})",
+    f"![a](javascript:{RUN})", "![a](https://evil.example/x.png)", "![a](data:image/svg+xml,<svg/onload=alert(1)>)", "[a](blob:https://evil.example/x)",
+    "[a](//evil.example)", "[a](/v1/models)", "[a](file:///etc/passwd)",
+    f'[a](https://x.y/" onmouseover="{RUN})', f'[a](https://x.y/ "x" onclick="{RUN}")', f"[<img src=x onerror={RUN}>](https://x.y)",
+    f"```<img src=x onerror={RUN}>\n<script>{RUN}</script>", f'```"><script>{RUN}</script>\nx\n```', f"| <script>{RUN}</script> |\n| - |\n| <img src=x onerror={RUN}> |",
+    f"- [x] <img src=x onerror={RUN}>", f"$$<script>{RUN}</script>$$", f"<a href='javascript:{RUN}'>a</a>", f"<style>@import 'https://evil.example/x'</style>",
+    "<|end|><|start|>assistant<|channel|>final<|message|>x<|return|>", "\x00\x1b[31m\x7f", "<!--><script>1</script>-->", "<![CDATA[<script>1</script>]]>",
+]  # fmt: skip
+# Every element and attribute a rendered text may have; what is not named here must not come of any text.
+ALLOWED = {
+    "p": {"dir"}, "h3": {"dir"}, "hr": set(), "br": set(), "em": set(), "strong": set(), "del": set(), "ul": set(), "ol": {"start"},
+    "li": {"dir"}, "blockquote": set(), "figure": {"class"}, "figcaption": set(), "pre": {"class", "tabindex"}, "code": {"class", "dir"},
+    "span": {"class", "title"}, "a": {"href", "target", "rel", "title"}, "table": set(), "thead": set(), "tbody": set(), "tr": set(),
+    "th": {"dir", "class", "scope"}, "td": {"dir", "class"}, "div": {"class", "tabindex", "role", "aria-label"},
+    "input": {"type", "disabled", "checked", "aria-label"}, "button": {"type", "class", "aria-label", "title"},
+    "svg": {"class", "aria-hidden"}, "use": {"href"},
+}  # fmt: skip
+SHOW = """async (texts) => {
+  const { markdown } = await import('/page/markdown.js');
+  const box = document.createElement('div');
+  box.className = 'prose';
+  document.getElementById('scroll').append(box);
+  const out = [];
+  for (const text of texts) {
+    markdown(box, text);
+    for (const link of box.querySelectorAll('a')) link.dispatchEvent(new MouseEvent('mouseover', { bubbles: true }));
+    await new Promise((done) => setTimeout(done, 0));
+    const elements = [...box.querySelectorAll('*')].map((e) => [e.localName, Object.fromEntries([...e.attributes].map((a) => [a.name, a.value]))]);
+    out.push({ elements, text: box.textContent, ran: window.ran ?? null });
+  }
+  box.remove();
+  return out;
+}"""
+
+
+def test_nothing_a_model_writes_is_run(reader: Reader) -> None:
+    """No element or attribute beyond the list, no link but to web pages and letters, nothing run, nobody else asked."""
+    for text, shown in zip(HOSTILE, reader.evaluate(SHOW, HOSTILE), strict=True):
+        assert shown["ran"] is None, text
+        for name, attributes in shown["elements"]:
+            assert name in ALLOWED and set(attributes) <= ALLOWED[name], (text, name, attributes)
+            if name == "a":
+                assert re.match(r"https?://|mailto:", attributes["href"]), text
+                assert attributes["rel"] == "noopener noreferrer nofollow", text
+            if name == "use":
+                assert attributes["href"] == "#icon-copy"
+
+
+def test_markup_stays_text(reader: Reader) -> None:
+    """HTML and control tokens are shown as they were written."""
+    texts = [t for t in HOSTILE if t.startswith("<") and "\\" not in t and "://" not in t]
+    for text, shown in zip(texts, reader.evaluate(SHOW, texts), strict=True):
+        assert shown["text"] == text
+
+
+def test_the_policy_stands_behind_the_renderer(reader: Reader) -> None:
+    """Were there a hole in it: markup from a text is an error, scripts and pictures from elsewhere are not loaded."""
+    before = list(reader.wrong)
+    outcome = reader.evaluate(
+        """async () => {
+          const out = {};
+          try { document.createElement('div').innerHTML = '<b>x</b>'; out.markup = 'made'; } catch (e) { out.markup = e.name; }
+          const script = document.createElement('script');
+          try { script.textContent = 'window.ran = 1'; document.body.append(script); } catch (e) { /* refused earlier still */ }
+          const image = new Image();
+          out.image = await new Promise((done) => { image.onload = () => done('loaded'); image.onerror = () => done('refused'); image.src = 'https://evil.example/x.png'; });
+          out.elsewhere = await fetch('https://evil.example/').then(() => 'asked', (e) => e.name);
+          try { document.body.setAttribute('onclick', 'window.ran = 1'); out.handler = 'set'; } catch (e) { out.handler = e.name; }
+          out.ran = window.ran ?? null;
+          return out;
+        }"""
+    )
+    reader.wrong[:] = before  # the browser complained of each, as it should
+    assert outcome == {
+        "markup": "TypeError", "handler": "TypeError", "image": "refused", "elsewhere": "TypeError", "ran": None,
+    }  # fmt: skip
+
+
+def test_what_is_not_to_be_seen_is_shown(reader: Reader) -> None:
+    cases = {
+        "a\u202ecod.exe": "aU+202Ecod.exe",
+        "x\U000e0041\U000e0042y": "xU+E0041 +1y",  # letters that carry a hidden text
+        "\x1b[31m": "U+001B[31m",
+        "```\nif a\u200b == b:\n```": "if aU+200B == b:",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f": None,  # a flag
+        "\u0645\u200c\u064a \u05d0\u200f": None,  # joiners and marks that prose needs
+        "\U0001f469\u200d\U0001f52c": None,
+    }
+    for (text, want), shown in zip(cases.items(), reader.evaluate(SHOW, list(cases)), strict=True):
+        assert shown["text"] == (text if want is None else want)
+
+
+def test_a_link_that_names_another_host_says_where_it_goes(reader: Reader) -> None:
+    texts = ["[my-bank.com](https://evil.example/x)", "[here](https://a.example/)", "[a.example](https://a.example/)"]
+    shown = [s["text"] for s in reader.evaluate(SHOW, texts)]
+    assert shown == ["my-bank.com (evil.example)", "here", "a.example"]
+
+
+def test_a_megabyte_is_shown_in_part(reader: Reader) -> None:
+    """Lines and structures of a million characters give few elements, nest little, and can be asked for whole."""
+    shapes = [
+        ["", "a"], ["", "word "], ["", "*"], ["", "*a "], ["", "["], ["", "[a]("], ["", "`"], ["", ">"], ["", "- "], ["| a\n|-|\n|", "|"],
+        ["", "\u202e"], ["", "a\u202e"], ["", "#"], ["", "<"], ["```\n", "a\u202e"], ["```\n", "x"], ["https://", "a"], ["", "\n"], ["**", "a_b*"],
+    ]  # fmt: skip
+    shown = reader.evaluate(
+        """async (shapes) => {
+          const { markdown } = await import('/page/markdown.js');
+          const box = document.createElement('div');
+          const deepest = (e) => 1 + Math.max(0, ...[...e.children].map(deepest));
+          const out = [];
+          for (const [begin, unit] of shapes) {
+            const text = begin + unit.repeat(1e6 / unit.length);
+            markdown(box, text);
+            out.push([unit, box.querySelectorAll('*').length, box.textContent.length, deepest(box)]);
+          }
+          markdown(box, 'a'.repeat(1e6));
+          box.querySelector('.more').click();
+          return [out, box.textContent === 'a'.repeat(1e6)];
+        }""",
+        shapes,
+    )
+    assert shown[1]
+    for unit, n_elements, n_characters, depth in shown[0]:
+        assert n_elements < 2500 and n_characters < 40_000 and depth < 40, unit
+
+
+def test_hostile_pieces_in_any_order(reader: Reader) -> None:
+    """Pieces of the above joined at random, streamed: still nothing beyond the list."""
+    found: list[Any] = reader.evaluate(
+        """async ([pieces, allowed]) => {
+          const { Markdown } = await import('/page/markdown.js');
+          let x = 3;
+          const random = (n) => Math.floor(n * ((x = (x * 1103515245 + 12345) % 2147483648) / 2147483648));
+          const bad = [];
+          for (let k = 0; k < 500; k++) {
+            const box = document.createElement('div');
+            document.getElementById('scroll').append(box);
+            const stream = new Markdown(box);
+            let text = '';
+            for (let n = 0; n < 6; n++) {
+              const piece = pieces[random(pieces.length)];
+              const cut = random(2) ? piece : piece.slice(random(piece.length));
+              const part = ['', '> ', '- ', '`', '**', '[', '\\n'][random(7)] + cut + ['', '\\n', '](', '```'][random(4)];
+              stream.append(part);
+              text += part;
+            }
+            for (const e of box.querySelectorAll('*')) {
+              const names = [...e.attributes].map((a) => a.name);
+              const level = /^h[3-6]$/.test(e.localName) ? 'h3' : e.localName;
+              if (!allowed[level] || names.some((n) => !allowed[level].includes(n)) || (e.localName === 'a' && !/^(https?:|mailto:)/.test(e.href))) bad.push([text, e.localName, names]);
+            }
+            box.remove();
+          }
+          return [bad.slice(0, 3), window.ran ?? null];
+        }""",
+        [HOSTILE + DOCS, {k: sorted(v) for k, v in ALLOWED.items()}],
+    )
+    assert found == [[], None]
