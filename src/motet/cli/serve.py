@@ -68,7 +68,7 @@ def serve(
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
 ) -> None:
-    """Responses and Chat Completions over HTTP, until Ctrl-C."""
+    """A page to chat on, and Chat Completions over HTTP, until Ctrl-C."""
     from motet.server.host import host_of
     from motet.server.serve import serve as run
     from motet.server.settings import Settings
@@ -82,7 +82,10 @@ def serve(
         options["kv_memory"] = int(kv_memory * 2**30)
     ready = host_of(model, precision, threads, settings, options)
     run(
-        ready, on_ready=lambda url: show.note(f"{ready.name} answers at {url}/v1 (Ctrl-C ends it)", dim=False)
+        ready,
+        on_ready=lambda url: show.note(
+            f"{ready.name} answers at {url}/v1, and on the page {url} (Ctrl-C ends it)", dim=False
+        ),
     )
 
 
