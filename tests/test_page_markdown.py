@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from markdown_it import MarkdownIt
 
 from browsing import Reader, chromium
