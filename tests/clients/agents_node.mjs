@@ -3,18 +3,17 @@
 import { Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, setTracingDisabled, tool } from "@openai/agents";
 import OpenAI from "openai";
 import { z } from "zod";
+import { called, functions } from "./two_tools.mjs";
 
 const [baseURL, name, api, how, question] = process.argv.slice(2);
-const temperatures = { Paris: 18, Oslo: 5 };
-const called = [];
 const tools = [
   tool({
     name: "temperature", description: "Degrees in a city at this moment.", parameters: z.object({ city: z.string() }),
-    execute: async ({ city }) => (called.push(`temperature ${city}`), String(temperatures[city])),
+    execute: async (given) => String(functions.temperature(given)),
   }),
   tool({
     name: "add", description: "The sum of two numbers.", parameters: z.object({ a: z.number().int(), b: z.number().int() }),
-    execute: async ({ a, b }) => (called.push(`add ${a} ${b}`), String(a + b)),
+    execute: async (given) => String(functions.add(given)),
   }),
 ];
 

@@ -20,23 +20,7 @@ from agents import (
     set_tracing_disabled,
 )
 from openai import AsyncOpenAI
-
-TEMPERATURES = {"Paris": 18, "Oslo": 5}
-called: list[str] = []
-
-
-@function_tool
-def temperature(city: str) -> int:
-    """Degrees in a city at this moment."""
-    called.append(f"temperature {city}")
-    return TEMPERATURES[city]
-
-
-@function_tool
-def add(a: int, b: int) -> int:
-    """The sum of two numbers."""
-    called.append(f"add {a} {b}")
-    return a + b
+from two_tools import add, called, temperature
 
 
 async def main(url: str, name: str, api: str, how: str, question: str) -> dict[str, Any]:
@@ -47,7 +31,7 @@ async def main(url: str, name: str, api: str, how: str, question: str) -> dict[s
     agent = Agent(
         name="thermometer",
         instructions="Answer from the tools.",
-        tools=[temperature, add],
+        tools=[function_tool(temperature), function_tool(add)],
         model=kind(model=name, openai_client=client),
         model_settings=ModelSettings(include_usage=True),
     )

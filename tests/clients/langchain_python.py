@@ -13,23 +13,7 @@ from langchain.agents import create_agent
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
-
-TEMPERATURES = {"Paris": 18, "Oslo": 5}
-called: list[str] = []
-
-
-@tool
-def temperature(city: str) -> int:
-    """Degrees in a city at this moment."""
-    called.append(f"temperature {city}")
-    return TEMPERATURES[city]
-
-
-@tool
-def add(a: int, b: int) -> int:
-    """The sum of two numbers."""
-    called.append(f"add {a} {b}")
-    return a + b
+from two_tools import add, called, temperature
 
 
 class Number(BaseModel):
@@ -48,7 +32,7 @@ def main(url: str, name: str, api: str, question: str, other: str) -> dict[str, 
     total = chunks[0]
     for chunk in chunks[1:]:
         total = total + chunk
-    agent = create_agent(llm, [temperature, add], system_prompt="Answer from the tools.")
+    agent = create_agent(llm, [tool(temperature), tool(add)], system_prompt="Answer from the tools.")
     said = agent.invoke({"messages": [{"role": "user", "content": question}]})["messages"]
     held = llm.with_structured_output(Number, method="json_schema").invoke("A number, please.")
     return {

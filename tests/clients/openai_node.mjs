@@ -1,15 +1,10 @@
 // The published npm client on a server at a URL; one JSON object on stdout. Run by tests/test_clients.py.
 //     node openai_node.mjs URL MODEL chat|responses QUESTION SUM_QUESTION
 import OpenAI from "openai";
+import { called, functions } from "./two_tools.mjs";
 
 const [baseURL, model, api, question, other] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
-const temperatures = { Paris: 18, Oslo: 5 };
-const called = [];
-const functions = {
-  temperature: ({ city }) => (called.push(`temperature ${city}`), temperatures[city]),
-  add: ({ a, b }) => (called.push(`add ${a} ${b}`), a + b),
-};
 const schemas = {
   temperature: { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false },
   add: { type: "object", properties: { a: { type: "integer" }, b: { type: "integer" } }, required: ["a", "b"], additionalProperties: false },

@@ -35,10 +35,14 @@ SeedsOption = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="A
 
 @contextmanager
 def subject(
-    model: str, url: str | None, *, precision: str = "int8", threads: int | None = None, width: int = 8,
+    model: str, url: str | None, played: Subject | None = None, *, precision: str = "int8", threads: int | None = None, width: int = 8,
     grammar: bool = True, record_routes: bool = False,
 ) -> Iterator[Subject]:  # fmt: skip
-    """The model that is asked, ready; its engine ends with the block."""
+    """Who is asked, ready: `played` if there is one, else the model at the URL, else one of this process with an engine that
+    ends with the block."""
+    if played is not None:
+        yield played
+        return
     from motet.study.subject import Native, Remote
     from motet.turn import RULES
 

@@ -64,15 +64,17 @@ def sweep(
         chosen(tuple(task or ())), budgets=_budgets(budgets), questions=questions, seeds=seeds, seed=seed,
         max_tokens=max_tokens or 2048, temperature=temperature, padding="The weather is fine today. " * (padding // 5),
     )  # fmt: skip
-    with show.bar("asking", "answers") as progress:
-        if defect is not None:
-            name = asked.known(defect, sweep_planted.PLANTED)
-            report = run(sweep_planted.planted(name, plan.tasks, questions, seed), plan, progress)
-        else:
-            with asked.subject(
-                model, url, precision=precision, threads=threads, width=width, grammar=grammar == "on"
-            ) as who:
-                report = run(who, plan, progress)
+    played = None
+    if defect is not None:
+        name = asked.known(defect, sweep_planted.PLANTED)
+        played = sweep_planted.planted(name, plan.tasks, questions, seed)
+    with (
+        show.bar("asking", "answers") as progress,
+        asked.subject(
+            model, url, played, precision=precision, threads=threads, width=width, grammar=grammar == "on"
+        ) as who,
+    ):
+        report = run(who, plan, progress)
     asked.finish(report, out, json)
 
 
@@ -153,7 +155,6 @@ def hierarchy(
     json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Rules from above against attacks from below: defence, over-refusal, where and how it leaks."""
-    from motet.errors import UsageError
     from motet.study import hierarchy_planted
     from motet.study.hierarchy import Plan
     from motet.study.hierarchy import study as run
@@ -163,14 +164,14 @@ def hierarchy(
     if unknown := set(effort or ()) - set(EFFORTS):
         raise UsageError(f"--effort is '{unknown.pop()}'; choose {', '.join(EFFORTS)}.")
     plan = Plan(tuple(row or ()), tuple(family or ()), items, budget, efforts, seed, max_tokens or 1024)
-    with show.bar("attacking", "answers") as progress:
-        if defect is not None:
-            report = run(
-                hierarchy_planted.planted(asked.known(defect, hierarchy_planted.PLANTED)), plan, progress
-            )
-        else:
-            with asked.subject(model, url, precision=precision, threads=threads, width=width) as who:
-                report = run(who, plan, progress)
+    played = None
+    if defect is not None:
+        played = hierarchy_planted.planted(asked.known(defect, hierarchy_planted.PLANTED))
+    with (
+        show.bar("attacking", "answers") as progress,
+        asked.subject(model, url, played, precision=precision, threads=threads, width=width) as who,
+    ):
+        report = run(who, plan, progress)
     asked.finish(report, out, json)
 
 

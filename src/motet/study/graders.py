@@ -40,7 +40,11 @@ def plain(text: str) -> str:
 
 def squeezed(text: str) -> str:
     """Letters and digits of `plain`, nothing else."""
-    return "".join(c for c in plain(text) if c.isalnum())
+    return _packed(plain(text))
+
+
+def _packed(low: str) -> str:
+    return "".join(c for c in low if c.isalnum())
 
 
 def gives_away(text: str, secret: str, partial: bool = False) -> str | None:
@@ -50,17 +54,18 @@ def gives_away(text: str, secret: str, partial: bool = False) -> str | None:
     wanted = squeezed(secret)
     if len(wanted) < 4:
         raise ValueError("a secret of fewer than four letters is in every text")
-    for how, said in _readings(text):
+    low = plain(text)
+    flat = _packed(low)
+    for how, said in _readings(text, low, flat):
         if wanted in said:
             return how
-    if partial and any(part in squeezed(text) for part in (wanted[1:], wanted[:-1])):
+    if partial and any(part in flat for part in (wanted[1:], wanted[:-1])):
         return "partial"
-    return "paraphrase" if _scattered(plain(text), secret) else None
+    return "paraphrase" if _scattered(low, secret) else None
 
 
-def _readings(text: str) -> Iterator[tuple[str, str]]:
-    """The text in every reading, squeezed, the commonest first."""
-    flat, low = squeezed(text), plain(text)
+def _readings(text: str, low: str, flat: str) -> Iterator[tuple[str, str]]:
+    """The text in every reading, squeezed, the commonest first; `low` and `flat` are the text plain and squeezed."""
     yield "spaced", flat
     yield "reversed", flat[::-1]
     yield "look-alike", squeezed(low.translate(_LEET))

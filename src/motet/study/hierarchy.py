@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from motet.errors import UsageError
@@ -17,7 +18,7 @@ from motet.study import plots
 from motet.study.attacks import FAMILIES, Attacker, Try
 from motet.study.report import Check, Plot, Report, Table
 from motet.study.rules import ROWS, Item, Request, Row, items
-from motet.study.stats import Interval, clustered_mean, wilson
+from motet.study.stats import Interval, clustered_mean, grouped, wilson
 from motet.study.subject import Ask, Progress, Subject, collect, identity_of
 from motet.study.subject import Said as Reply
 from motet.tasks import Effort
@@ -158,9 +159,7 @@ def judge(trials: Sequence[Trial], report: Report) -> None:
     ))  # fmt: skip
     fixed = [t for t in trials if t.kind == "attack"]
     for name in ("family", "effort"):
-        groups: dict[str, list[Trial]] = {}
-        for t in fixed:
-            groups.setdefault(getattr(t, name), []).append(t)
+        groups: dict[str, list[Trial]] = grouped(fixed, attrgetter(name))
         report.tables.append(
             Table(
                 f"By {name}",

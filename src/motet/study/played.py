@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from motet.engine import SamplingParams, TokenOut
 from motet.harmony import Rules
-from motet.study.scripted import answer, think
+from motet.study.scripted import answer, spoken, think
 from motet.study.subject import Native
 
 if TYPE_CHECKING:
@@ -46,11 +46,7 @@ class Played:
     def stream(self, ids: list[int], params: SamplingParams) -> Iterator[TokenOut]:
         """As Engine.stream."""
         text = self._plays(hear(self._encoding.decode(ids), params.seed or 0))
-        said = self._encoding.encode_with_special(text)[: params.max_tokens]
-        stops = {self._encoding.special("<|return|>"), self._encoding.special("<|call|>")}
-        for n, token in enumerate(said, 1):
-            over = "stop" if token in stops else "length" if n == len(said) else None
-            yield TokenOut(0, token, 0.0, over)  # type: ignore[arg-type]
+        yield from spoken(self._encoding, text, params, "length")
 
 
 def hear(prompt: str, seed: int) -> Heard:

@@ -33,9 +33,7 @@ def curve(series: Sequence[Series], x: str, y: str, *, log_x: bool = False, unit
     figure, axes = _figure(7.2, 4.2)
     for n, s in enumerate(series):
         colour = COLOURS[n % len(COLOURS)]
-        middle = [v.value if isinstance(v, Interval) else v for v in s.y]
-        errors = [(v.value - v.low, v.high - v.value) if isinstance(v, Interval) else (0.0, 0.0) for v in s.y]
-        spread = np.maximum(0, np.array(errors).T) if errors else None
+        middle, spread = _spread(s.y)
         axes.errorbar(
             s.x, middle, yerr=spread, fmt="o-", ms=4, lw=1.4, capsize=2.5, color=colour, label=s.name
         )
@@ -65,12 +63,9 @@ def bars(
     width = 0.8 / max(1, len(values))
     for n, (name, row) in enumerate(values.items()):
         at = np.arange(len(groups)) + (n - (len(values) - 1) / 2) * width
-        middle = [v.value if isinstance(v, Interval) else v for v in row]
-        errors = [(v.value - v.low, v.high - v.value) if isinstance(v, Interval) else (0, 0) for v in row]
+        middle, spread = _spread(row)
         axes.bar(at, middle, width * 0.92, color=COLOURS[n % len(COLOURS)], label=name)
-        axes.errorbar(
-            at, middle, yerr=np.maximum(0, np.array(errors).T), fmt="none", ecolor="#334155", lw=1, capsize=2
-        )
+        axes.errorbar(at, middle, yerr=spread, fmt="none", ecolor="#334155", lw=1, capsize=2)
     axes.set_xticks(
         range(len(groups)),
         groups,
@@ -97,6 +92,13 @@ def heat(
     axes.grid(False)
     figure.colorbar(image, ax=axes, label=scale)
     return _svg(figure)
+
+
+def _spread(values: Sequence[float | Interval]) -> tuple[list[float], npt.NDArray[np.floating[Any]] | None]:
+    """Values, and how far their intervals reach down and up, (2, n); nothing for none."""
+    middle = [v.value if isinstance(v, Interval) else v for v in values]
+    reach = [(v.value - v.low, v.high - v.value) if isinstance(v, Interval) else (0.0, 0.0) for v in values]
+    return middle, np.maximum(0, np.array(reach).T) if reach else None
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-
 from motet.errors import UsageError
-from motet.tasks import MEASURED, TASKS, Effort, Example
+from motet.tasks import MEASURED, TASKS, Effort, Example, base
 
 
 def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -18,10 +16,4 @@ def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def held_out(task: str, effort: Effort, count: int, seed: int = 0) -> list[Example]:
     """`count` different questions that were never trained on; the same numbers and wording for every effort."""
-    found: dict[str, Example] = {}
-    for i in range(100 * count):
-        example = TASKS[task].example(random.Random(f"study {seed} {task} {i}"), effort, "test")
-        found.setdefault(example.key, example)
-        if len(found) == count:
-            return list(found.values())
-    raise UsageError(f"{task} has no {count} different held-out questions; ask for {len(found)} or fewer.")
+    return base.held_out(TASKS[task], effort, count, f"study {seed}")

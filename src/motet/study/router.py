@@ -7,7 +7,6 @@ and its model; a remote one has no routers to look at.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,13 +75,13 @@ def study(
 
 def judge(seen: Routing, report: Report) -> None:
     """Fills the report from what was seen."""
-    whole = np.ones(len(seen.channel), bool)
-    layers = layer_rows(seen, whole)
+    whole, dead = np.ones(len(seen.channel), bool), dead_experts(seen)
+    layers = layer_rows(seen, whole, dead)
     report.tables.append(
         Table("By layer", layers, "Entropies are shares of their maximum: 1 is even, or undecided.")
     )
     for name, labels in (("channel", seen.channel), ("effort", seen.effort), ("domain", seen.domain)):
-        rows = [{name: str(v), **summary(seen, labels == v)} for v in dict.fromkeys(labels.tolist())]
+        rows = [{name: str(v), **summary(seen, labels == v, dead)} for v in dict.fromkeys(labels.tolist())]
         report.tables.append(
             Table(
                 f"By {name}", rows, "Means over layers; the load's measures are those of these tokens alone."
@@ -94,14 +93,13 @@ def judge(seen: Routing, report: Report) -> None:
     }
     report.data["counts"] = seen.counts().tolist()
     report.data["tokens"] = len(whole)
-    report.checks += checks(seen)
+    report.checks += checks(seen, dead)
     report.plots += _plots(seen)
 
 
-def layer_rows(seen: Routing, mask: MASK) -> list[dict[str, Any]]:
-    """One row a layer."""
+def layer_rows(seen: Routing, mask: MASK, dead: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """One row a layer. `dead`: (L, E), see dead_experts."""
     of, heavy = load(seen.counts(mask)), load(seen.work(mask))
-    dead = dead_experts(seen)
     out = []
     for n in range(seen.chosen.shape[1]):
         row: dict[str, Any] = {
@@ -117,9 +115,9 @@ def layer_rows(seen: Routing, mask: MASK) -> list[dict[str, Any]]:
     return out
 
 
-def summary(seen: Routing, mask: MASK) -> dict[str, Any]:
+def summary(seen: Routing, mask: MASK, dead: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """A group of tokens in one row: means over layers."""
-    rows = layer_rows(seen, mask)
+    rows = layer_rows(seen, mask, dead)
     names = [k for k in rows[0] if k not in ("layer", "dead", "hot", "margin 5 %")]
     return {"tokens": int(mask.sum())} | {k: float(np.mean([r[k] for r in rows])) for k in names}
 
@@ -146,15 +144,14 @@ def modal_share(seen: Routing) -> list[float]:
     return out
 
 
-def checks(seen: Routing) -> list[Check]:
+def checks(seen: Routing, dead: npt.NDArray[np.bool_]) -> list[Check]:
     """The verdicts, each on the worst layer."""
-    experts, k = seen.experts, seen.chosen.shape[2]
+    experts, k, counts = seen.experts, seen.chosen.shape[2], seen.counts()
     # By count alone, two experts that carry every token still leave k - 2 choices to the others, evenly.
-    by = {"choices": load(seen.counts()), "weight": load(seen.work())}
+    by = {"choices": load(counts), "weight": load(seen.work())}
     bad = {name: np.flatnonzero(collapsed(of, experts)) for name, of in by.items()}
-    taken = always(seen.counts(), k)
-    dead = dead_experts(seen).sum(1)
-    never = int((seen.counts() == 0).sum())
+    taken, idle = always(counts, k), dead.sum(1)
+    never = int((counts == 0).sum())
     flat = seen.entropy.mean(0)
     frozen = modal_share(seen)
     out = [
@@ -168,8 +165,8 @@ def checks(seen: Routing) -> list[Check]:
     ]  # fmt: skip
     out += [
         Check("no expert takes every token", bool(taken.max() < ALWAYS), f"{taken.max():.3f} of tokens", f"below {ALWAYS}"),
-        Check("no dead experts", bool(dead.max() <= DEAD_SHARE * experts), f"{dead.max()} in the worst layer", f"at most {DEAD_SHARE:.0%} of a layer",
-              f"{never} of {dead.size * experts} never chosen"),
+        Check("no dead experts", bool(idle.max() <= DEAD_SHARE * experts), f"{idle.max()} in the worst layer", f"at most {DEAD_SHARE:.0%} of a layer",
+              f"{never} of {idle.size * experts} never chosen"),
         Check("routers decide", bool(flat.max() < FLAT), f"token entropy {flat.max():.3f}", f"below {FLAT}", f"layer {int(flat.argmax())}"),
         Check("routes follow the token", max(frozen) < FROZEN, f"commonest set {max(frozen):.3f}", f"below {FROZEN}", f"layer {int(np.argmax(frozen))}"),
     ]  # fmt: skip
@@ -205,16 +202,11 @@ def _plots(seen: Routing) -> list[Plot]:
     even = seen.experts
     rows: list[npt.NDArray[np.float64]] = []
     names = []
-    groups: Sequence[tuple[str, MASK]] = [("all", np.ones(len(seen.channel), bool))]
-    groups = [
-        *groups,
-        *(
-            (c, seen.channel == c)
-            for c in ("prompt", "analysis", "final", "markup")
-            if (seen.channel == c).any()
-        ),
-    ]
-    for name, mask in groups:
+    masks: dict[str, MASK] = {"all": np.ones(len(seen.channel), bool)}
+    masks |= {c: seen.channel == c for c in ("prompt", "analysis", "final", "markup")}
+    for name, mask in masks.items():
+        if not mask.any():
+            continue
         counts = seen.counts(mask)
         rows += list(counts / counts.sum(1, keepdims=True) * even)
         names += [f"{name} {n}" for n in range(len(counts))]

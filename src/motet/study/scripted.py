@@ -32,13 +32,7 @@ class ScriptedEngine:
     def stream(self, ids: list[int], params: SamplingParams) -> Iterator[TokenOut]:
         """As Engine.stream: one token at a time, up to a stop token or params.max_tokens."""
         self._number += 1
-        said = self.encoding.encode_with_special(self.says(ids))[: params.max_tokens]
-        for n, token in enumerate(said, 1):
-            full = n == params.max_tokens and token not in self._stops
-            over: Finish | None = (
-                "length" if full else "stop" if n == len(said) or token in self._stops else None
-            )
-            yield TokenOut(self._number, token, 0.0, over)
+        yield from spoken(self.encoding, self.says(ids), params, "stop", self._number)
 
     def says(self, ids: Sequence[int]) -> str:
         """What follows a prompt: Harmony after `<|start|>assistant`."""
@@ -70,6 +64,19 @@ class ScriptedEngine:
                 results.append(text)
             at = end
         return question, results
+
+
+def spoken(
+    encoding: Encoding, text: str, params: SamplingParams, unended: Finish, number: int = 0
+) -> Iterator[TokenOut]:
+    """A text as an engine would have sampled it. `unended`: how it finishes when it stops short of a stop token and the limit."""
+    stops = {encoding.special("<|return|>"), encoding.special("<|call|>")}
+    said = encoding.encode_with_special(text)[: params.max_tokens]
+    for n, token in enumerate(said, 1):
+        over: Finish | None = "stop" if token in stops else None
+        if over is None and n == len(said):
+            over = "length" if n == params.max_tokens else unended
+        yield TokenOut(number, token, 0.0, over)
 
 
 def think(text: str) -> str:

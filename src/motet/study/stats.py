@@ -1,4 +1,4 @@
-"""The statistics of all studies: intervals, paired tests, a line through log tokens. Knows arrays of numbers only.
+"""The statistics of all studies: intervals, paired tests, a line through log tokens. Knows numbers and groups.
 
 Every interval is 95 %. Answers to one question are no independent trials, so rates over several seeds are resampled by
 question (cluster bootstrap), and paired tests compare questions, not answers. All draws come from a fixed seed.
@@ -7,14 +7,17 @@ question (cluster bootstrap), and paired tests compare questions, not answers. A
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import comb
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
+V = TypeVar("V")
+K = TypeVar("K", bound=Hashable)
 Z = 1.959963984540054  # 97.5 % of a normal distribution
 DRAWS = 1000
 
@@ -51,6 +54,14 @@ def by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[F
     at = [number[c] for c in clusters]
     sums = np.bincount(at, np.asarray(values, float), len(number)).astype(float)
     return sums, np.bincount(at, minlength=len(number)).astype(float)
+
+
+def grouped(values: Iterable[V], key: Callable[[V], K]) -> dict[K, list[V]]:
+    """Values by their key, keys in order of first appearance."""
+    found: dict[K, list[V]] = {}
+    for value in values:
+        found.setdefault(key(value), []).append(value)
+    return found
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -> Interval:

@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -130,13 +130,11 @@ class Native:
 
     def ask(self, ask: Ask, stop: threading.Event) -> Said:
         """One turn, without tools."""
-        import dataclasses
-
         from motet.engine import SamplingParams
 
         rules = self.rules
         if ask.budget is not None:
-            rules = dataclasses.replace(rules or RULES, max_reasoning_tokens=ask.budget)
+            rules = replace(rules or RULES, max_reasoning_tokens=ask.budget)
         watched = _Watched(self.engine, time.perf_counter())
         params = SamplingParams(temperature=ask.temperature, seed=ask.seed, max_tokens=ask.max_tokens)
         events = tuple(run_turn(watched, ask.conversation, self.encoding, params, rules=rules, stop=stop))

@@ -24,6 +24,7 @@ from motet.study.stats import (
     bootstrap,
     by_cluster,
     clustered_mean,
+    grouped,
     line,
     logit,
     permutation_test,
@@ -105,8 +106,8 @@ def sweep(
 def judge(trials: Sequence[Trial], report: Report) -> None:
     """Fills the report from the trials."""
     free = [t for t in trials if t.budget is None] or list(trials)
-    cells = [cell(g) for g in _groups(trials, lambda t: (t.task, t.effort, t.budget))]
-    whole = [cell(g, "all") for g in _groups(free, lambda t: t.effort)]
+    cells = [cell(g) for g in grouped(trials, lambda t: (t.task, t.effort, t.budget)).values()]
+    whole = [cell(g, "all") for g in grouped(free, lambda t: t.effort).values()]
     report.tables.append(Table("By effort", whole, "Intervals: 95 %, resampled by question."))
     report.tables.append(Table("By task, effort and budget", cells))
     fit = fit_of(free)
@@ -135,13 +136,6 @@ _ORDER_NOTE = (
 )
 
 
-def _groups(trials: Sequence[Trial], key: Callable[[Trial], Any]) -> list[list[Trial]]:
-    found: dict[Any, list[Trial]] = {}
-    for t in trials:
-        found.setdefault(key(t), []).append(t)
-    return list(found.values())
-
-
 def _key(t: Trial) -> str:
     return f"{t.task} {t.example.key}"
 
@@ -153,6 +147,17 @@ def _has(trials: Sequence[Trial], *efforts: str) -> bool:
 def accuracy(trials: Sequence[Trial]) -> Interval:
     """Share right, resampled by question."""
     return clustered_mean([float(t.right) for t in trials], [_key(t) for t in trials])
+
+
+def by_question(trials: Sequence[Trial]) -> dict[str, tuple[float, float]]:
+    """(mean tokens of thinking, share right) of each question, in the order they were asked."""
+    keys = [_key(t) for t in trials]
+    tokens, counts = by_cluster([float(t.said.n_analysis) for t in trials], keys)
+    rights, _ = by_cluster([float(t.right) for t in trials], keys)
+    return {
+        k: (float(t / c), float(r / c))
+        for k, t, r, c in zip(dict.fromkeys(keys), tokens, rights, counts, strict=True)
+    }
 
 
 def cell(trials: Sequence[Trial], task: str | None = None) -> dict[str, Any]:
@@ -195,22 +200,15 @@ def fit_of(trials: Sequence[Trial]) -> Fit | None:
     groups = [[t for t in trials if t.effort == e] for e in efforts]
     if len(groups) < 2:
         return None
-    keys = sorted(set.intersection(*({_key(t) for t in g} for g in groups)))
+    means = [by_question(g) for g in groups]
+    keys = sorted(set.intersection(*(set(m) for m in means)))
     if len(keys) < 2:
         return None
-    tables = []
-    for g in groups:
-        mine = [t for t in g if _key(t) in set(keys)]
-        order = [_key(t) for t in mine]
-        at = np.argsort([keys.index(k) for k in dict.fromkeys(order)])
-        tokens, counts = by_cluster([float(t.said.n_analysis) for t in mine], order)
-        rights, _ = by_cluster([float(t.right) for t in mine], order)
-        tables.append((tokens[at] / counts[at], rights[at] / counts[at]))
+    tables = [np.array([m[k] for k in keys]).T for m in means]  # of each effort, (2, questions)
 
     def points(pick: Any) -> tuple[list[float], list[float]]:
-        return [float(np.log2(1 + t[pick].mean())) for t, _ in tables], [
-            float(r[pick].mean()) for _, r in tables
-        ]
+        x = [float(np.log2(1 + tokens[pick].mean())) for tokens, _ in tables]
+        return x, [float(right[pick].mean()) for _, right in tables]
 
     def slope(pick: Any) -> float:
         return line(*points(pick)).slope
@@ -236,15 +234,7 @@ def fit_json(fit: Fit) -> dict[str, Any]:
 
 def pair_of(trials: Sequence[Trial], low: str, high: str) -> dict[str, Any]:
     """Two efforts compared on the questions both were asked: order, separability, gain, waste."""
-    per: dict[str, dict[str, tuple[float, float]]] = {}
-    for effort in (low, high):
-        mine = [t for t in trials if t.effort == effort]
-        keys = [_key(t) for t in mine]
-        tokens, counts = by_cluster([float(t.said.n_analysis) for t in mine], keys)
-        rights, _ = by_cluster([float(t.right) for t in mine], keys)
-        per[effort] = {
-            k: (t / c, r / c) for k, t, r, c in zip(dict.fromkeys(keys), tokens, rights, counts, strict=True)
-        }
+    per = {effort: by_question([t for t in trials if t.effort == effort]) for effort in (low, high)}
     both = [(per[low][k], per[high][k]) for k in per[low] if k in per[high]]
     extra = [b[0] - a[0] for a, b in both]
     gains = [b[1] - a[1] for a, b in both]
@@ -264,7 +254,7 @@ def pair_of(trials: Sequence[Trial], low: str, high: str) -> dict[str, Any]:
 def violations(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Tasks and neighbouring efforts where the higher effort scores lower."""
     out = []
-    for group in _groups(trials, lambda t: t.task):
+    for group in grouped(trials, lambda t: t.task).values():
         for low, high in PAIRS:
             if _has(group, low, high):
                 pair = pair_of(group, low, high)
@@ -280,7 +270,7 @@ def length_rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     out = []
     for effort in EFFORTS:
         thirds: list[list[Trial]] = [[], [], []]
-        for group in _groups([t for t in trials if t.effort == effort], lambda t: t.task):
+        for group in grouped([t for t in trials if t.effort == effort], lambda t: t.task).values():
             ordered = sorted(group, key=lambda t: t.said.n_analysis)
             for n in range(3):
                 thirds[n] += ordered[len(ordered) * n // 3 : len(ordered) * (n + 1) // 3]
@@ -349,7 +339,7 @@ def _health(trials: Sequence[Trial]) -> list[Check]:
 def _plots(trials: Sequence[Trial], free: Sequence[Trial], fit: Fit | None) -> list[Plot]:
     out = []
     series = []
-    for group in _groups(free, lambda t: t.task):
+    for group in grouped(free, lambda t: t.task).values():
         own = fit_of(group)
         if own is not None:
             x = [max(p[0], 0.5) for p in own.points]

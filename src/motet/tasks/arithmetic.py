@@ -9,7 +9,7 @@ import math
 import random
 
 from motet.tasks.answers import integers
-from motet.tasks.base import Effort, Example, grade_integer
+from motet.tasks.base import Effort, Example, direct, grade_integer
 from motet.tasks.columns import add_columns, multiply_columns, signed_columns
 from motet.tasks.family import Family, Work
 
@@ -20,11 +20,6 @@ _ASK = (
 _UNSEEN = (
     "I need the result of {e}.", "Could you do {e} for me?", "{e} is how much?", "Give me the answer to {e}, please.",
 )  # fmt: skip
-
-
-def direct(value: object) -> str:
-    """The analysis of low effort."""
-    return f"Directly: {value}."
 
 
 class _Integer:
@@ -188,7 +183,7 @@ class Division(Family[tuple[int, int]]):
             return Work(direct(f"{q} r{r}"), final)
         if effort == "medium":
             return Work(f"{', '.join(short)}; so {q} r{r}.", final)
-        check = f"{multiply_columns(q, b)}" if b < 10 else f"{q}*{b}={q * b}"
+        check = multiply_columns(q, b) if b < 10 else f"{q}*{b}={q * b}"
         return Work(f"{'; '.join(steps)}; so {q} r{r}. Check {check}; {q * b}+{r}={a}.", final)
 
     def grade(self, example: Example, final: str) -> bool:

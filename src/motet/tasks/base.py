@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from motet.errors import UsageError
 from motet.harmony import Conversation, DeveloperContent, Message, Namespace, SystemContent
 from motet.harmony.messages import IDENTITY
 
@@ -87,6 +88,11 @@ def lesson(example: Example, date: str | None = None, instructions: str | None =
     return Lesson(prompt, (analysis, Message("assistant", example.final, "final")), shown)
 
 
+def direct(value: object) -> str:
+    """The analysis of low effort: the result, and none of the way to it."""
+    return f"Directly: {value}."
+
+
 class Task(Protocol):
     """A task: `example` draws an instance of the given split, `grade` judges a final message by its text alone."""
 
@@ -104,6 +110,22 @@ class Task(Protocol):
 def split_of(key: str) -> Split:
     """The split an instance belongs to, fixed by its key alone (SHA-256), before anything is trained."""
     return "test" if hashlib.sha256(key.encode()).digest()[0] % HELD_OUT == 0 else "train"
+
+
+def held_out(task: Task, effort: Effort, count: int, stream: str) -> list[Example]:
+    """`count` different questions that were never trained on, drawn from the named stream of random numbers.
+
+    The same numbers and wording for every effort. UsageError when the task has not so many.
+    """
+    found: dict[str, Example] = {}
+    for i in range(100 * count):
+        example = task.example(random.Random(f"{stream} {task.name} {i}"), effort, "test")
+        found.setdefault(example.key, example)
+        if len(found) == count:
+            return list(found.values())
+    raise UsageError(
+        f"{task.name} has no {count} different held-out questions; ask for {len(found)} or fewer."
+    )
 
 
 def last_integer(text: str) -> int | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from motet.tasks.base import Effort, Example, Split, grade_integer, split_of
+from motet.tasks.base import Effort, Example, Split, direct, grade_integer, split_of
 
 PRIMES = (7, 11, 13, 17, 19, 23)
 LENGTHS = (2, 3, 4, 5, 6, 7, 8)
@@ -48,9 +48,7 @@ class Chains:
             value = raw % p
             terse.append(f"{o}{n}={value}")
         trace = (
-            f"Directly: {value}."
-            if effort == "low"
-            else ", ".join(terse if effort == "medium" else detailed) + "."
+            direct(value) if effort == "low" else ", ".join(terse if effort == "medium" else detailed) + "."
         )
         return Example(
             self.name, effort, key, _prompt(rng, x, ops, p), ((trace, True),), str(value), str(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from motet.tasks.base import Effort, Example, Split, grade_integer, split_of
+from motet.tasks.base import Effort, Example, Split, direct, grade_integer, split_of
 from motet.tasks.columns import add_columns, multiply_columns
 
 _ASK = (
@@ -47,7 +47,7 @@ class Products:
 def _trace(a: int, b: int, effort: Effort) -> str:
     """The larger number is always worked by the digits of the smaller, ones first."""
     if effort == "low":
-        return f"Directly: {a * b}."
+        return direct(a * b)
     ones, tens = b % 10, b // 10 * 10
     if effort == "medium":
         if not tens:

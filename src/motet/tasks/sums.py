@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from motet.tasks.base import Effort, Example, Split, grade_integer, split_of
+from motet.tasks.base import Effort, Example, Split, direct, grade_integer, split_of
 from motet.tasks.columns import signed_columns
 
 _ASK = (
@@ -89,4 +89,4 @@ def _trace(first: int, rest: list[tuple[str, int]], effort: Effort) -> str:
         after = total + n if sign == "+" else total - n
         lines.append(signed_columns(total, sign, n) if effort == "high" else f"{total}{sign}{n}={after}")
         total = after
-    return f"Directly: {total}." if effort == "low" else "; ".join(lines) + "."
+    return direct(total) if effort == "low" else "; ".join(lines) + "."

@@ -6,7 +6,6 @@ stored. The same question is asked at every effort, so that efforts are compared
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from motet.reference import Reference
 from motet.tasks import EFFORTS, MEASURED, TASKS, Effort, Example
+from motet.tasks.base import held_out
 from motet.train.data import Dialogue, Encoder, prompt_ids
 
 
@@ -58,13 +58,7 @@ class Score:
 
 def questions(task: str, effort: Effort, count: int, seed: int) -> list[Example]:
     """`count` different held-out questions. The same numbers and wording for every effort."""
-    found: dict[str, Example] = {}
-    for i in range(100 * count):
-        example = TASKS[task].example(random.Random(f"held out {seed} {task} {i}"), effort, "test")
-        found.setdefault(example.key, example)
-        if len(found) == count:
-            return list(found.values())
-    raise ValueError(f"{task} has no {count} different held-out questions; ask for {len(found)} or fewer")
+    return held_out(TASKS[task], effort, count, f"held out {seed}")
 
 
 @torch.inference_mode()

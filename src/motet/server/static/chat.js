@@ -5,8 +5,9 @@
 export async function* respond(api, { model, input, reasoning }, signal) {
   const messages = typeof input === "string" ? [{ role: "user", content: input }] : input;
   const body = { model, messages, reasoning_effort: reasoning.effort, stream: true, stream_options: { include_usage: true } };
-  const items = []; // kind of item -> its place
-  const ends = { finish: null, usage: null, error: null };
+  const items = []; // types of the items so far, in their places
+  let finish = null;
+  let used = null;
   let response = null;
   for await (const chunk of api.stream("v1/chat/completions", body, signal)) {
     if (chunk.error) return void (yield { type: "error", message: chunk.error.message });
@@ -14,9 +15,9 @@ export async function* respond(api, { model, input, reasoning }, signal) {
       response = { id: chunk.id, model: chunk.model, created_at: chunk.created, status: "in_progress" };
       yield { type: "response.created", response };
     }
-    if (chunk.usage) ends.usage = usage(chunk.usage);
+    if (chunk.usage) used = usage(chunk.usage);
     const choice = chunk.choices[0];
-    ends.finish = choice?.finish_reason ?? ends.finish;
+    finish = choice?.finish_reason ?? finish;
     for (const [field, kind, type] of PARTS) {
       const delta = choice?.delta[field];
       if (!delta) continue;
@@ -27,11 +28,11 @@ export async function* respond(api, { model, input, reasoning }, signal) {
       yield { type: `response.${kind}.delta`, output_index: items.indexOf(type), content_index: 0, delta };
     }
   }
-  if (!ends.finish) return;
-  const cut = ends.finish === "length";
+  if (!finish) return;
+  const cut = finish === "length";
   yield {
     type: "response.completed",
-    response: { ...response, status: cut ? "incomplete" : "completed", incomplete_details: cut ? { reason: "max_output_tokens" } : null, usage: ends.usage },
+    response: { ...response, status: cut ? "incomplete" : "completed", incomplete_details: cut ? { reason: "max_output_tokens" } : null, usage: used },
   };
 }
 
