@@ -79,10 +79,13 @@ class Script:
         self.clients: list[str] = []
         self.ended = 0
         self.alive = True
+        self.refuse: Exception | None = None  # raised instead of an answer
 
     def submit(
         self, ids: list[int], params: SamplingParams, *, client: str = "", priority: int = 0, deadline_s: float | None = None
     ) -> Scripted:  # fmt: skip
+        if self.refuse is not None:
+            raise self.refuse
         self.prompts.append(list(ids))
         self.params.append(params)
         self.clients.append(client)

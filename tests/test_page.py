@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from browsing import Reader, chromium
-from motet.engine import Engine
-from motet.model import load
+from motet.engine import Engine, QueueFull
+from motet.model import ContextError, load
 from motet.server import auth
 from motet.server.page import FOLDER
 from motet.server.settings import Limits, Settings
@@ -71,8 +71,9 @@ def test_thinking_is_folded_under_its_number_of_tokens(browser: Any) -> None:
         thinking = turn.locator("details.thinking")
         assert says(turn) == "It is five." and turn.locator("strong").inner_text() == "five"
         assert not thinking.locator(".thought").is_visible()
-        assert (
-            thinking.locator("summary").inner_text() == f"Thought, {len(E.encode('canary thought'))} tokens"
+        n_thought = len(E.encode("canary thought"))
+        assert re.fullmatch(
+            rf"Thought( for \d+ s)?, {n_thought} tokens", thinking.locator("summary").inner_text()
         )
         thinking.locator("summary").click()
         assert thinking.locator(".thought").inner_text() == "canary thought"
@@ -153,6 +154,29 @@ def test_effort_is_sent_and_kept(browser: Any) -> None:
         assert "Reasoning: high" in served.host.encoding.decode(engine.prompts[0])
 
 
+def test_settings_are_sent_kept_and_reset(browser: Any) -> None:
+    engine = Script(FINAL + "x<|return|>")
+    with serving(engine) as served, Reader(browser, served.url) as reader:
+        reader.click("#settings")
+        reader.fill('[name="instructions"]', "Answer in verse.")
+        reader.fill('[name="temperature"]', "0.5")
+        reader.fill('[name="seed"]', "7")
+        reader.get_by_role("button", name="Done").click()
+        reader.reload()
+        assert reader.get_attribute("#settings", "aria-label") == "Settings, 3 changed"
+        reader.ask("hi")
+        reader.answered()
+        assert "Answer in verse." in served.host.encoding.decode(engine.prompts[0])
+        assert (engine.params[0].temperature, engine.params[0].seed) == (0.5, 7)
+        reader.click("#settings")
+        reader.get_by_role("button", name="Back to usual").click()
+        reader.get_by_role("button", name="Done").click()
+        reader.ask("ho")
+        reader.answered(2)
+        assert "Answer in verse." not in served.host.encoding.decode(engine.prompts[1])
+        assert engine.params[1].temperature == 1.0
+
+
 def test_what_hostile_output_does_to_the_whole_page(browser: Any) -> None:
     """Nothing: through the real server, streamed token by token, with thinking that is hostile as well."""
     nasty = '<img src=x onerror="window.ran=1"><script>window.ran=1</script>[x](javascript:window.ran=1) <|end|> \u202eevil ![p](https://evil.example/p.png)\n```\n<svg onload=window.ran=1>'
@@ -203,7 +227,9 @@ def test_a_key_is_asked_for_and_its_policy_holds(browser: Any, tmp_path: Path) -
         reader.ask("hi")
         turn = reader.answered()
         assert says(turn) == "fine"
-        assert re.fullmatch(r"Thought, \d+ tokens, not shown", turn.locator("p.thinking").inner_text())
+        assert re.fullmatch(
+            r"Thought( for \d+ s)?, \d+ tokens, not shown", turn.locator("p.thinking").inner_text()
+        )
         assert "canary" not in reader.content()
         assert reader.evaluate("localStorage.getItem('motet.key')") is None  # only as long as the tab is open
         reader.reload()
@@ -309,8 +335,11 @@ def test_for_those_who_listen(browser: Any, scheme: str) -> None:
         reader.click("#menu")
         assert faults(reader) == []
         reader.click("#hide")
-        reader.evaluate("document.getElementById('lock').showModal()")
-        assert faults(reader) == []
+        for dialog in ("lock", "options", "sure"):
+            reader.evaluate(
+                f"document.querySelector('dialog[open]')?.close(); document.getElementById('{dialog}').showModal()"
+            )
+            assert faults(reader) == []
 
 
 # --- trouble ---
@@ -327,7 +356,7 @@ def test_an_error_is_a_sentence_and_the_question_stays(browser: Any) -> None:
         reader.ask("hi")
         assert "shutting down" in reader.answered(2).locator(".state").inner_text()
         served.host.draining.clear()
-        reader.answered(2).get_by_label("Ask again").click()
+        reader.answered(2).get_by_role("button", name="Ask again").click()
         reader.until("document.querySelectorAll('.flow')[1]?.textContent === 'fine'")
         assert (
             reader.locator(".switcher").count() == 0
@@ -340,8 +369,53 @@ def test_a_server_that_is_away_is_waited_for(browser: Any, mini: Served) -> None
         reader.context.set_offline(True)
         reader.ask("What is 12 * 13?")
         assert "cannot be reached" in reader.answered().locator(".state").inner_text()
-        assert "Trying again" in reader.inner_text("#notice")
+        assert "Waiting for the server" in reader.inner_text("#notice")
         reader.context.set_offline(False)
         reader.wait_for_selector("#notice", state="hidden")
-        reader.get_by_label("Ask again").click()
+        reader.get_by_role("button", name="Ask again").click()
         reader.until("/[0-9]/.test(document.querySelector('.flow')?.textContent)")
+
+
+def test_nothing_written_is_lost(browser: Any) -> None:
+    """A draft, and a question that no server has taken, stand in the box after a reload; one that was taken does not."""
+    with serving(Script(FINAL + "fine<|return|>")) as served, Reader(browser, served.url) as reader:
+        reader.fill("#say", "half a question\nin two lines")
+        reader.reload()
+        assert reader.input_value("#say") == "half a question\nin two lines"
+        served.host.draining.set()
+        reader.press("#say", "Enter")
+        reader.answered()
+        reader.fill("#say", "and another")
+        reader.reload()
+        assert reader.input_value("#say") == "half a question\nin two lines\n\nand another"
+        served.host.draining.clear()
+        reader.until("!document.getElementById('send').disabled")
+        reader.press("#say", "Enter")
+        reader.answered()
+        reader.reload()
+        assert reader.input_value("#say") == ""
+
+
+def test_a_conversation_that_is_too_long_has_a_way_out(browser: Any) -> None:
+    engine = Script(FINAL + "fine<|return|>")
+    with serving(engine) as served, Reader(browser, served.url) as reader:
+        reader.ask("first")
+        reader.answered()
+        engine.refuse = ContextError("The prompt has 9 tokens and the context 8; shorten the prompt.")
+        reader.ask("second")
+        state = reader.answered(2).locator(".state.wrong")
+        assert "The prompt has 9 tokens" in state.inner_text()
+        state.get_by_role("button", name="Ask in a new conversation").click()
+        assert reader.input_value("#say") == "second"
+        assert reader.locator(".turn").count() == 0
+        reader.press("#say", "Enter")
+        reader.answered().get_by_role("button", name="Shorten the question").click()
+        assert reader.input_value(".editing textarea") == "second"
+        engine.refuse = QueueFull("full")
+        reader.press(".editing textarea", "Enter")
+        reader.until(
+            "document.querySelector('.state.wrong')?.textContent.startsWith('Too many requests are waiting')"
+        )
+        engine.refuse = None
+        reader.get_by_role("button", name="Ask again").click()
+        reader.until("document.querySelector('.flow')?.textContent === 'fine'")

@@ -35,7 +35,7 @@ RENDER = """async (docs) => {
   const inside = (n) => [...n.childNodes].map(write).join('');
   const write = (n) => {
     if (n.nodeType === 3) return escape(n.data);
-    if (n.localName === 'figure') return `<pre><code>${inside(n.querySelector('code'))}</code></pre>`;
+    if (n.localName === 'figure') return `<pre><code>${escape(n.querySelector('code').textContent)}</code></pre>`;
     if (n.className === 'table') return inside(n);
     if (n.localName === 'br' || n.localName === 'hr') return `<${n.localName}>`;
     return `<${n.localName}${n.localName === 'a' ? ` ${n.getAttribute('href')}` : ''}>${inside(n)}</${n.localName}>`;
@@ -281,3 +281,67 @@ def test_hostile_pieces_in_any_order(reader: Reader) -> None:
         [HOSTILE + DOCS, {k: sorted(v) for k, v in ALLOWED.items()}],
     )
     assert found == [[], None]
+
+
+def test_code_has_colours_and_loses_nothing(reader: Reader) -> None:
+    """The pieces are what was written, also of what begins and never ends."""
+    cases = {
+        ("python", 'def f(x):  # hi\n    return f"a{x}" + """d\nm""" + 0x1F'): ["def", "f", "# hi", "return", 'f"a{x}"', '"""d\nm"""', "0x1F"],
+        ("js", "let a = `x\n${b}`; // c\n/* y */ f(1.5e3)"): ["let", "`x\n${b}`", "// c", "/* y */", "f", "1.5e3"],
+        ("sql", "SELECT 'it''s' -- x"): ["SELECT", "'it''s'", "-- x"],
+        ("html", '<a href="x">"b"</a><!-- c -->'): ["<a", "href", '"x"', ">", "</a", ">", "<!-- c -->"],
+        ("bash", "echo $# # c"): ["echo", "# c"],
+        ("rust", "fn f<'a>(x: &'a str) { 'c' }"): ["fn", "str", "'c'"],
+        ("diff", "+a\n-b\n c"): ["+a\n", "-b\n"],
+        ("constructor", "if x"): [],
+    }  # fmt: skip
+    languages = [
+        "python",
+        "js",
+        "c",
+        "rust",
+        "sql",
+        "html",
+        "bash",
+        "json",
+        "yaml",
+        "java",
+        "css",
+        "lua",
+        "go",
+        "diff",
+    ]
+    units = [
+        "/*",
+        '"""',
+        '"',
+        "\\",
+        "'",
+        "#",
+        "`",
+        "<!--",
+        'a"',
+        "0",
+        "a(",
+        "$",
+        'r#"',
+        "-",
+        "<a ",
+        "a=",
+        "@",
+        "\n+",
+        "\u202e",
+    ]
+    got, lost = reader.evaluate(
+        """async ([cases, languages, units]) => {
+          const { colour } = await import('/page/colour.js');
+          const whole = (pieces) => pieces.map((p) => p[1]).join('');
+          const got = cases.map(([name, text]) => colour(text, name).filter(([kind]) => kind).map((p) => p[1]));
+          const texts = units.map((unit) => unit.repeat(12000 / unit.length));
+          const all = [...cases, ...languages.flatMap((name) => texts.map((text) => [name, text]))];
+          return [got, all.filter(([name, text]) => whole(colour(text, name)) !== text)];
+        }""",
+        [list(cases), languages, units],
+    )
+    assert dict(zip(cases, got, strict=True)) == cases
+    assert lost == []

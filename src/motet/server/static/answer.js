@@ -13,6 +13,8 @@ export class Answer {
     this.sequence = -1; // number of the last event
     this.began = null; // when its first token came, and the last, in milliseconds of this page's clock
     this.ended = null;
+    this.thinkingMs = 0; // spent thinking, as this page saw it
+    this.thinkingAt = null; // the last piece of thinking, while nothing else has come
   }
 
   get id() {
@@ -51,10 +53,10 @@ export class Answer {
   }
 
   /** Ends it from here: it was stopped, or its stream broke off. */
-  end(status, message = null) {
+  end(status, message = null, code = null) {
     if (this.over) return;
     this.response.status = status;
-    if (message) this.response.error = { code: null, message };
+    if (message) this.response.error = { code, message };
   }
 
   /** Takes in one event. */
@@ -68,15 +70,22 @@ export class Answer {
       return;
     }
     if (kind === "error") {
-      this.end("failed", event.message ?? event.error?.message);
+      this.end("failed", event.message ?? event.error?.message, event.code ?? event.error?.code);
       return;
     }
     if (kind.endsWith(".delta")) {
       this.began ??= now;
       this.ended = now;
+      this.time(kind.startsWith("reasoning"), now);
     }
+    if (kind === "output_item.added") this.thinkingAt = event.item.type === "reasoning" ? now : null;
     if (kind === "output_item.added" || kind === "output_item.done") this.items[event.output_index] = event.item;
     else this.inside(kind, event);
+  }
+
+  time(thinks, now) {
+    if (thinks && this.thinkingAt !== null) this.thinkingMs += now - this.thinkingAt;
+    this.thinkingAt = thinks ? now : null;
   }
 
   /** An event about a part of an item. */

@@ -5,9 +5,9 @@ const STORED = "motet.key";
 
 /** What went wrong, as a sentence for the reader. `status` 0: nobody answered. */
 export class ServerError extends Error {
-  constructor(status, message, retryAfter = null) {
+  constructor(status, message, code = null) {
     super(message);
-    Object.assign(this, { status, retryAfter });
+    Object.assign(this, { status, code });
   }
 }
 
@@ -36,7 +36,7 @@ export class Api {
     }
     if (reply.ok) return reply;
     const said = await reply.json().catch(() => null);
-    throw new ServerError(reply.status, said?.error?.message ?? `The server answered ${reply.status}.`, Number(reply.headers.get("Retry-After")) || null);
+    throw new ServerError(reply.status, said?.error?.message ?? `The server answered ${reply.status}.`, said?.error?.code);
   }
 
   async json(path, options) {

@@ -2,15 +2,16 @@
 // and answer and usage. Such a server keeps nothing, so whatever was said before is sent along. Knows no elements.
 
 /** Asks `api` and yields events as /v1/responses would. */
-export async function* respond(api, { model, input, reasoning }, signal) {
-  const messages = typeof input === "string" ? [{ role: "user", content: input }] : input;
-  const body = { model, messages, reasoning_effort: reasoning.effort, stream: true, stream_options: { include_usage: true } };
+export async function* respond(api, { model, input, reasoning, instructions, temperature, max_output_tokens, seed }, signal) {
+  const messages = typeof input === "string" ? [{ role: "user", content: input }] : [...input];
+  if (instructions) messages.unshift({ role: "developer", content: instructions });
+  const body = { model, messages, temperature, seed, max_completion_tokens: max_output_tokens, reasoning_effort: reasoning.effort, stream_options: { include_usage: true } };
   const items = []; // types of the items so far, in their places
   let finish = null;
   let used = null;
   let response = null;
   for await (const chunk of api.stream("v1/chat/completions", body, signal)) {
-    if (chunk.error) return void (yield { type: "error", message: chunk.error.message });
+    if (chunk.error) return void (yield { ...chunk.error, type: "error" });
     if (!response) {
       response = { id: chunk.id, model: chunk.model, created_at: chunk.created, status: "in_progress" };
       yield { type: "response.created", response };

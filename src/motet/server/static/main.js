@@ -3,16 +3,19 @@
 import { Answer } from "./answer.js";
 import { Api } from "./api.js";
 import { respond as overChat } from "./chat.js";
-import { announce, h, icon, iconButton, plural } from "./dom.js";
-import { plain } from "./plain.js";
+import { announce, h, icon, plural } from "./dom.js";
+import { build, chosen, narrow, settings, side, tools } from "./frame.js";
+import { List } from "./list.js";
+import { draft, forgetUnsent, keepDraft, sending, taken } from "./memory.js";
 import { Tree } from "./tree.js";
+import { Trouble, notice } from "./trouble.js";
 import { TurnView } from "./view.js";
 
 const at = (id) => document.getElementById(id);
 const api = new Api();
-const narrow = matchMedia("(max-width: 760px)");
+const trouble = new Trouble(api, begin);
+const list = new List(api, { trouble: (error) => trouble.tell(error), gone });
 const touch = matchMedia("(pointer: coarse)");
-const THEMES = ["system", "light", "dark"];
 const NEAR = 80; // pixels from the end of the page that count as being at it
 
 let server = null; // what GET motet/page says
@@ -42,14 +45,13 @@ function request(parent, question, tree) {
     tools: chosen("tool").map((type) => server.tools.find((t) => t.type === type).send),
     include: ["code_interpreter_call.outputs", "web_search_call.action.sources"],
     store: server.store,
+    ...settings(),
   };
 }
 
 const respond = (body, signal) => (server.responses ? api.stream("v1/responses", body, signal) : overChat(api, body, signal));
 
 const isHeld = (answer) => server.store && answer.id && ["completed", "incomplete"].includes(answer.response.status);
-
-const chosen = (name) => [...document.querySelectorAll(`input[name="${name}"]:checked`)].map((input) => input.value);
 
 /** Asks a question after `parent` (null: at the beginning), and shows the answer as it comes. */
 async function ask(parent, question) {
@@ -61,14 +63,15 @@ async function ask(parent, question) {
   show();
   toEnd(true);
   announce("The answer is on its way.");
+  sending(question);
   try {
     for await (const event of respond(request(parent, question, here.tree), stop.signal)) {
       turn.answer.feed(event);
       if (event.type === "response.created") begun(here, turn);
       redraw();
     }
-    turn.answer.end("failed", "The answer broke off before its end; ask again.");
-    reach(true);
+    turn.answer.end("failed", "The answer broke off before its end.");
+    trouble.reach(true);
   } catch (error) {
     if (error.name === "AbortError") turn.answer.end("cancelled");
     else fail(turn, error);
@@ -77,11 +80,12 @@ async function ask(parent, question) {
   redraw();
   buttons();
   announce(said(turn.answer));
-  if (server.store) list();
+  if (server.store) list.load();
 }
 
-/** A conversation has an id when its first answer has one. */
+/** The server has the question. A conversation has an id when its first answer has one. */
 function begun(here, turn) {
+  taken(turn.question);
   if (here.id || !server.store) return;
   here.id = turn.answer.id;
   known.set(here.id, here);
@@ -89,10 +93,8 @@ function begun(here, turn) {
 }
 
 function fail(turn, error) {
-  turn.answer.end("failed", error.message);
-  if (error.status === 401) lock(api.key ? error.message : null, () => retry(turn));
-  else if (error.status === 0) reach(false);
-  else if (error.status === undefined) throw error;
+  turn.answer.end("failed", error.message, error.code);
+  if (!trouble.handles(error, () => retry(turn)) && error.status === undefined) throw error;
 }
 
 function said({ response, usage }) {
@@ -104,6 +106,14 @@ function retry(turn) {
   const parent = open.tree.before(turn);
   if (!turn.answer.items.length) open.tree.remove(turn); // nothing came of it
   ask(parent, turn.question);
+}
+
+/** The question again, where nothing was said before it. */
+function elsewhere(turn) {
+  const question = turn.question;
+  if (!turn.answer.items.length) open.tree.remove(turn);
+  start();
+  write(question);
 }
 
 function stop() {
@@ -119,9 +129,19 @@ const acts = {
     views[open.tree.path.indexOf(turn)]?.element.querySelector(".switcher button:not(:disabled)")?.focus();
   },
   picture: (url) => api.picture(url),
+  /** What can be done about an answer that failed: [label, what it does]. */
+  ways: (turn) => {
+    const { code } = turn.answer.response.error ?? {};
+    const shorten = ["Shorten the question", () => viewOf(turn)?.edit()];
+    if (code === "request_too_large") return [shorten];
+    if (code !== "context_length_exceeded") return [["Ask again", () => retry(turn)]];
+    return open.tree.before(turn) ? [["Ask in a new conversation", () => elsewhere(turn)]] : [shorten];
+  },
 };
 
 // --- showing ---
+
+const viewOf = (turn) => views.find((view) => view.turn === turn);
 
 /** Shows the open conversation, keeping what is shown of it already. */
 function show() {
@@ -140,7 +160,7 @@ function show() {
   at("empty").hidden = path.length > 0;
   at("title").textContent = open.title?.slice(0, 200) ?? "New conversation";
   document.title = open.title ? `${open.title.slice(0, 60)} · motet` : "motet";
-  mark();
+  list.mark(open.id);
   buttons();
 }
 
@@ -180,55 +200,7 @@ function buttons() {
   button.disabled = !busy && (!server || !at("say").value.trim());
 }
 
-// --- the list of conversations ---
-
-let cursor = null; // where older ones go on
-
-async function list(after = null) {
-  try {
-    const page = await api.conversations(after);
-    cursor = page.next;
-    if (!after) at("conversations").replaceChildren();
-    for (const entry of page.entries) at("conversations").append(lineOf(entry));
-    at("older").hidden = !cursor;
-    mark();
-    reach(true);
-  } catch (error) {
-    trouble(error);
-  }
-}
-
-function lineOf({ id, title }) {
-  const name = title || "Without words";
-  const link = h("a", { href: `#${id}`, dir: "auto", title: name }, plain(name));
-  return h("li", { "data-id": id }, link, iconButton("bin", `Delete ${name.slice(0, 40)}`, () => remove(id, name)));
-}
-
-function mark() {
-  for (const line of at("conversations").children) {
-    const link = line.querySelector("a");
-    if (line.dataset.id === open.id) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
-}
-
-async function remove(id, title) {
-  const dialog = at("sure");
-  at("sure-what").replaceChildren(...plain(title.slice(0, 200)));
-  dialog.returnValue = "no";
-  dialog.showModal();
-  await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
-  if (dialog.returnValue !== "yes") return;
-  try {
-    await api.forget(id);
-    known.delete(id);
-    if (open.id === id) start();
-    announce("Deleted.");
-  } catch (error) {
-    trouble(error);
-  }
-  list();
-}
+// --- conversations ---
 
 /** A new conversation. */
 function start() {
@@ -238,11 +210,17 @@ function start() {
   at("say").focus();
 }
 
+/** A conversation that was deleted. */
+function gone(id) {
+  known.delete(id);
+  if (open.id === id) start();
+}
+
 /** The conversation the address names. */
 async function follow() {
   const id = location.hash.slice(1);
   if (!id || id === open.id) return;
-  side(false);
+  side(!narrow.matches && !at("side").inert);
   try {
     if (!known.has(id)) known.set(id, await load(id));
     open = known.get(id);
@@ -252,7 +230,7 @@ async function follow() {
     if (error.status === 404) {
       start();
       notice("This conversation is not here any more.");
-    } else trouble(error);
+    } else trouble.tell(error);
   }
 }
 
@@ -266,113 +244,7 @@ async function load(id) {
   return conversation;
 }
 
-// --- trouble ---
-
-function notice(text, ...more) {
-  at("notice").replaceChildren(h("span", {}, text), ...more);
-  at("notice").hidden = !text;
-}
-
-function trouble(error) {
-  if (error.status === 401) lock(api.key ? error.message : null, begin);
-  else if (error.status === 0) reach(false);
-  else notice(error.message, iconButton("cross", "Close", () => notice("")));
-}
-
-let away = null;
-/** Whether the server answers; while it does not, it is asked now and then. */
-function reach(there) {
-  if (there) {
-    if (away) notice("");
-    clearTimeout(away);
-    away = null;
-  } else if (!away) {
-    notice("The server cannot be reached. Trying again\u2026");
-    const again = async () => {
-      const alive = await fetch("health", { cache: "no-store" }).then((r) => r.ok, () => false);
-      if (!away) return;
-      if (!alive) away = setTimeout(again, 2000);
-      else {
-        reach(true);
-        begin();
-      }
-    };
-    away = setTimeout(again, 2000);
-  }
-}
-
-let unlocked = null;
-/** Asks for the key; `then` when there is one. */
-function lock(wrong, then) {
-  unlocked = then;
-  at("wrong").hidden = !wrong;
-  at("wrong").textContent = wrong ?? "";
-  at("forget").hidden = !api.key;
-  if (!at("lock").open) at("lock").showModal();
-}
-
-// --- the frame ---
-
-function side(shown) {
-  document.body.classList.toggle("beside", shown && narrow.matches);
-  document.body.classList.toggle("alone", !shown && !narrow.matches);
-  frame();
-}
-
-function frame() {
-  const shown = narrow.matches ? document.body.classList.contains("beside") : !document.body.classList.contains("alone");
-  at("side").inert = !shown;
-  document.querySelector("main").inert = shown && narrow.matches;
-  at("menu").setAttribute("aria-expanded", String(shown));
-}
-
-function theme(next) {
-  const now = document.documentElement.dataset.theme ?? "system";
-  const chosen = next ? THEMES[(THEMES.indexOf(now) + 1) % THEMES.length] : now;
-  if (chosen === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = chosen;
-  keep("theme", chosen);
-  at("theme").replaceChildren(icon(chosen));
-  const label = `Colours: ${chosen}`;
-  at("theme").setAttribute("aria-label", label);
-  at("theme").title = label;
-}
-
-function keep(name, value) {
-  try {
-    localStorage.setItem(`motet.${name}`, value);
-  } catch {
-    // no storage: the choice lasts as long as the page
-  }
-}
-
-function kept(name) {
-  try {
-    return localStorage.getItem(`motet.${name}`);
-  } catch {
-    return null;
-  }
-}
-
-function switches() {
-  const effort = kept("effort");
-  for (const input of document.querySelectorAll('[name="effort"]')) {
-    input.checked = effort ? input.value === effort : input.checked;
-    input.addEventListener("change", () => keep("effort", input.value));
-  }
-}
-
-function tools() {
-  const wanted = (kept("tools") ?? "").split(",");
-  const box = at("tools");
-  box.querySelectorAll("label").forEach((l) => l.remove());
-  for (const { type, label } of server.tools) {
-    const input = h("input", { type: "checkbox", name: "tool", value: type, checked: wanted.includes(type) });
-    input.addEventListener("change", () => keep("tools", chosen("tool").join(",")));
-    box.append(h("label", {}, input, h("span", {}, label)));
-  }
-  box.hidden = server.tools.length === 0;
-}
+// --- writing a question ---
 
 function grow() {
   const area = at("say");
@@ -380,11 +252,17 @@ function grow() {
   buttons();
 }
 
+function write(text) {
+  at("say").value = text;
+  keepDraft(text);
+  grow();
+}
+
 function say() {
   const question = at("say").value.trim();
   if (!question || !server || open.live.size) return;
-  at("say").value = "";
-  grow();
+  if (!trouble.away) notice("");
+  write("");
   ask(open.tree.leaf, question);
 }
 
@@ -394,7 +272,7 @@ function listen() {
     say();
   });
   at("send").addEventListener("click", () => open.live.size && stop());
-  at("say").addEventListener("input", grow);
+  at("say").addEventListener("input", () => (keepDraft(at("say").value), grow()));
   at("say").addEventListener("keydown", (event) => {
     if (event.isComposing) return;
     if (event.key === "Enter" && !event.shiftKey && !touch.matches) {
@@ -417,24 +295,7 @@ function listen() {
   new ResizeObserver(() => following && toEnd()).observe(at("turns"));
   at("latest").addEventListener("click", () => toEnd(true));
   at("new").addEventListener("click", () => (side(!narrow.matches), start()));
-  at("older").addEventListener("click", () => list(cursor));
-  at("menu").addEventListener("click", () => side(at("side").inert));
-  at("hide").addEventListener("click", () => (side(false), at("menu").focus()));
-  at("shade").addEventListener("click", () => side(false));
-  at("theme").addEventListener("click", () => theme(true));
-  at("key").addEventListener("click", () => lock(null, begin));
-  at("lock").querySelector("form").addEventListener("submit", () => {
-    api.use(at("secret").value.trim(), at("keep").checked);
-    at("secret").value = "";
-    unlocked?.();
-  });
-  at("forget").addEventListener("click", () => {
-    api.use(null);
-    location.reload();
-  });
-  narrow.addEventListener("change", frame);
   window.addEventListener("hashchange", follow);
-  window.addEventListener("online", () => away && begin());
 }
 
 /** Learns what the server is, and shows what is there; again after a key or when it is back. */
@@ -442,25 +303,25 @@ async function begin() {
   try {
     server = await api.json("motet/page");
   } catch (error) {
-    return trouble(error);
+    return trouble.tell(error);
   }
-  reach(true);
+  trouble.reach(true);
   at("model").textContent = server.model;
   at("welcome").textContent = server.welcome;
   at("key").hidden = !server.keys;
   at("unkept").hidden = server.store;
   at("unkept").textContent = "This server keeps no conversations.";
   at("ideas").replaceChildren(...server.ideas.map((text) => h("li", {}, h("button", { type: "button", on: { click: () => ask(null, text) } }, text))));
-  tools();
+  tools(server.tools);
   buttons();
-  if (server.store) await list();
+  if (server.store) await list.load();
   await follow();
 }
 
-theme(false);
-switches();
+build();
 listen();
-frame();
+write(draft());
+forgetUnsent();
 show();
 at("say").focus();
 begin();

@@ -3,6 +3,7 @@
 // The blocks of CommonMark and GitHub's tables and tasks; formulas between $$ as code; no HTML, no reference links, no
 // underlined headings ("---" after a line is a rule, which is what models mean by it).
 
+import { colour } from "./colour.js";
 import { copyButton, count, h } from "./dom.js";
 import { address, inline } from "./inline.js";
 import { plain } from "./plain.js";
@@ -270,9 +271,11 @@ function tableOf({ head, rows, align }) {
 /** Code with its language and a button that copies it. */
 export function codeBlock(text, language = "", label = language) {
   const bar = h("figcaption", {}, h("span", {}, plain(label.slice(0, 40), true)), copyButton("Copy code", () => text));
-  const code = h("code", { dir: "ltr" }, long(text, (shown) => plain(shown, true)));
+  const code = h("code", { dir: "ltr" }, long(text, (shown) => coloured(shown, language)));
   return h("figure", { class: "code" }, bar, h("pre", { tabindex: "0" }, code));
 }
+
+const coloured = (text, language) => colour(text, language).flatMap(([kind, piece]) => (kind ? [h("span", { class: `is-${kind}` }, plain(piece, true))] : plain(piece, true)));
 
 /** Output as it came. */
 export function output(text, label) {

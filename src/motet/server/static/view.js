@@ -5,12 +5,12 @@ import { copyButton, count, h, iconButton, plural } from "./dom.js";
 import { Markdown, codeBlock, output } from "./markdown.js";
 import { plain } from "./plain.js";
 
-/** One turn, as an element of the list. `act`: {retry, edit, show, picture}, each given the turn first. */
+/** One turn, as an element of the list. `act`: {retry, edit, show, ways} are given the turn first; picture(url). */
 export class TurnView {
   constructor(turn, tree, act) {
     Object.assign(this, { turn, tree, act });
     this.question = h("article", { class: "question" });
-    this.answer = new AnswerView(turn.answer, (url) => act.picture(url));
+    this.answer = new AnswerView(turn.answer, { picture: act.picture, ways: () => act.ways(turn) });
     this.element = h("li", { class: "turn" }, this.question, this.answer.element);
     this.ask();
     this.update();
@@ -64,7 +64,7 @@ export class TurnView {
       this.answer.finish(
         switcher("answer", tree.answers(turn), turn, (t) => act.show(t)),
         turn.answer.text && copyButton("Copy the answer", () => turn.answer.text),
-        iconButton("retry", "Ask again", () => act.retry(turn)));
+        turn.answer.response.status !== "failed" && iconButton("retry", "Ask again", () => act.retry(turn)));
     }
   }
 
@@ -83,12 +83,12 @@ function switcher(what, turns, turn, show) {
 }
 
 class AnswerView {
-  constructor(answer, picture) {
-    Object.assign(this, { answer, picture });
+  constructor(answer, act) {
+    Object.assign(this, { answer, act });
     this.items = []; // views of the items, by index; thinking has one of its own
     this.thinking = new Thinking();
     this.flow = h("div", { class: "flow" });
-    this.state = h("p", { class: "state" });
+    this.state = h("div", { class: "state" });
     this.foot = h("div", { class: "actions" });
     this.element = h("article", { class: "answer", "aria-busy": "true" },
       h("h2", { class: "unseen" }, "Answer"), this.thinking.element, this.flow, this.state, this.foot);
@@ -101,15 +101,27 @@ class AnswerView {
       if (!item || item.type === "reasoning") return;
       if (this.items[n]?.type !== item.type) {
         this.items[n]?.element.remove();
-        const view = item.type === "message" ? new Message() : new Call(this.picture);
+        const view = item.type === "message" ? new Message() : new Call(this.act.picture);
         this.items[n] = Object.assign(view, { type: item.type });
         this.flow.append(view.element);
       }
       this.items[n].update(item, answer.over);
     });
-    this.state.replaceChildren(...stateOf(answer));
-    this.state.classList.toggle("wrong", answer.response.status === "failed");
+    this.tell();
     this.element.setAttribute("aria-busy", String(!answer.over));
+  }
+
+  /** What there is to say of the answer as a whole: that it is awaited, was stopped, went wrong and what helps. */
+  tell() {
+    const { answer, state } = this;
+    const wrong = answer.response.status === "failed";
+    const [said, waits] = stateOf(answer);
+    if (said === state.dataset.said) return;
+    state.dataset.said = said;
+    state.classList.toggle("wrong", wrong);
+    state.replaceChildren(h("p", { class: waits ? "waiting" : null }, plain(said)));
+    if (wrong) state.append(h("div", { class: "row" }, this.act.ways().map(([label, click]) => h("button", { type: "button", class: "plain", on: { click } }, label))));
+    state.hidden = !said;
   }
 
   finish(...actions) {
@@ -121,20 +133,24 @@ class AnswerView {
   }
 }
 
+/** [what to say, whether it is a wait]. */
 function stateOf({ response, items, over }) {
-  if (!over) return items.length ? [] : [h("span", { class: "waiting" }, "Reading")];
-  if (response.status === "failed") return plain(response.error?.message ?? "The server could not finish this answer.");
-  if (response.status === "cancelled") return ["Stopped."];
-  if (response.status !== "incomplete") return [];
+  const last = items.at(-1);
+  if (!over && !last) return ["Reading", true];
+  if (!over && items.length > 1 && last.type === "reasoning") return ["Thinking", true];
+  if (!over && /_call$/.test(last.type) && last.status === "completed") return ["Reading", true]; // what the tool said
+  if (response.status === "failed") return [response.error?.message ?? "The server could not finish this answer.", false];
+  if (response.status === "cancelled") return ["Stopped.", false];
+  if (response.status !== "incomplete") return ["", false];
   const cut = response.incomplete_details?.reason === "max_output_tokens";
-  return [cut ? "Cut off: the limit of tokens was reached." : "Not finished."];
+  return [cut ? "Cut off: the limit of tokens was reached." : "Not finished.", false];
 }
 
 function stats(answer) {
   const parts = [];
   const { usage, speed, cached } = answer;
   if (usage) parts.push([plural(usage.output_tokens, "token"), `${count(usage.input_tokens)} read, ${count(usage.output_tokens)} written, thinking included`]);
-  if (speed) parts.push([`${speed < 10 ? speed.toFixed(1) : Math.round(speed)} tokens/s`, "From the first token to the last, as this page saw it"]);
+  if (speed) parts.push([`${speed < 10 ? speed.toFixed(1) : count(Math.round(speed))} tokens/s`, "From the first token to the last, as this page saw it"]);
   if (cached !== null) parts.push([`${Math.round(100 * cached)} % cached`, "Of what was read, this much was known already"]);
   return h("span", { class: "stats" }, parts.map(([text, title]) => h("span", { title }, text)));
 }
@@ -155,7 +171,9 @@ class Thinking {
     const texts = items.map((i) => [...(i.content ?? []), ...(i.content?.length ? [] : (i.summary ?? []))].map((p) => p?.text ?? "").join("\n\n"));
     const active = !answer.over && answer.items.at(-1)?.type === "reasoning";
     const n = answer.thought;
-    const said = active ? "Thinking" : n === null ? "Thought" : `Thought, ${plural(n, "token")}`;
+    const seconds = Math.round(answer.thinkingMs / 1000);
+    const time = seconds < 1 ? "" : ` for ${seconds < 100 ? `${seconds} s` : `${Math.round(seconds / 60)} min`}`;
+    const said = active ? `Thinking${time}` : `Thought${time}${n === null ? "" : `, ${plural(n, "token")}`}`;
     const any = texts.some((t) => t);
     this.details.hidden = !any;
     this.unseen.hidden = any || (!active && !n);
