@@ -32,20 +32,20 @@ def test_the_grader_accepts_its_teacher(name: str) -> None:
     family = FAMILIES[name]
     for effort in EFFORTS:
         for band in BANDS:
-            for e in draws(name, 60, effort, "test", band):
+            for e in draws(name, 40, effort, "test", band):
                 assert family.grade(e, e.final), e
                 assert e.prompt == e.prompt.strip() and e.analysis_text and e.final
-        for e in draws(name, 100, effort, "train"):
+        for e in draws(name, 60, effort, "train"):
             assert family.grade(e, e.final), e
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_grader_refuses_other_answers(name: str) -> None:
     """Another instance's answer, a changed digit or word, emptiness, noise."""
-    family, seen = FAMILIES[name], list(draws(name, 150))
+    family, seen = FAMILIES[name], list(draws(name, 100))
     refused = differing = 0
     for e, other in itertools.pairwise(seen):
-        for wrong in ("", "I do not know.", "(" * 5000, "{" * 5000, "9" * 40):
+        for wrong in ("", "I do not know.", "9" * 40):
             assert not family.grade(e, wrong), (e, wrong)
         if other.answer != e.answer and other.final != e.final:
             differing += 1
@@ -54,7 +54,9 @@ def test_the_grader_refuses_other_answers(name: str) -> None:
         for at in digits[-1:]:
             changed = e.final[:at] + str((int(e.final[at]) + 1) % 10) + e.final[at + 1 :]
             assert not family.grade(e, changed), (e, changed)
-    assert differing >= 40 and refused >= 0.97 * differing, (refused, differing)
+    for wrong in ("(" * 5000, "{" * 5000, '{"a":' * 5000, "-" * 5000, "\ud800", "\x00 7"):
+        assert not family.grade(seen[0], wrong), wrong[:10]
+    assert differing >= 30 and refused >= 0.97 * differing, (refused, differing)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +68,7 @@ def test_splits_and_bands_do_not_meet(name: str) -> None:
     }
     assert not keys["train"] & keys["test"] and not keys["train"] & keys["size"]
     assert all(split_of(k) == "test" for k in keys["test"] | keys["size"])
-    assert not keys["size"] & {e.key for e in draws(name, 2000, "low", "test", seed=9)}
+    assert not keys["size"] & {e.key for e in draws(name, 500, "low", "test", seed=9)}
     for band in BANDS[1:]:
         with pytest.raises(UsageError, match="for evaluation"):
             FAMILIES[name].example(random.Random(0), "low", "train", band=band)
@@ -79,9 +81,27 @@ def test_held_out_wordings_are_never_trained(name: str) -> None:
     def frame(prompt: str) -> str:
         return re.sub(r"[^a-z ]+", "", re.sub(r"\d+", "", prompt.lower()))
 
-    trained = {frame(e.prompt) for e in draws(name, 1500, "low", "train")}
+    trained = {frame(e.prompt) for e in draws(name, 600, "low", "train")}
     unseen = [frame(e.prompt) for e in draws(name, 60, "low", "test", "words")]
     assert not trained & set(unseen)
+
+
+# Equations that mean something else: a residue, and the place of a cell.
+UNCHECKED = {("modular", "medium"), ("sudoku", "medium")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_equation_of_the_teacher_holds(name: str) -> None:
+    """Chains too: `2*9=18+1=19` says 2*9 = 18 and 18+1 = 19. Division drops the remainder."""
+    for effort in EFFORTS:
+        for e in () if (name, effort) in UNCHECKED else draws(name, 60, effort):
+            for chain in re.findall(r"(?<![\w)*+-])[-+*/%\d]*\d(?:=-?[-+*/%\d]*\d)+", e.analysis_text):
+                for left, right in itertools.pairwise(chain.split("=")):
+                    result = re.match(r"-?\d+", right)
+                    value = eval(
+                        re.sub(r"\b0+(?=\d)", "", left.replace("/", "//"))
+                    )  # digits and operators only
+                    assert result and value == int(result[0]), (chain, e.analysis_text)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,8 +114,8 @@ def test_one_question_for_all_efforts(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_space_is_large(name: str) -> None:
-    """Few of 1,500 draws repeat an earlier one, so that most of what is asked is new even in the training split."""
-    n = 1500
+    """Few of 1,000 draws repeat an earlier one, so that most of what is asked is new even in the training split."""
+    n = 1000
     distinct = len({e.key for e in draws(name, n, "low", "train", seed=4)})
     assert distinct >= 0.8 * n, distinct
 

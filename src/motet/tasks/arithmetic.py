@@ -10,7 +10,7 @@ import random
 
 from motet.tasks.answers import integers
 from motet.tasks.base import Effort, Example, direct, grade_integer
-from motet.tasks.columns import add_columns, multiply_columns, signed_columns
+from motet.tasks.columns import add_columns, long_division, multiply_columns, signed_columns
 from motet.tasks.family import Family, Work
 
 _ASK = (
@@ -172,11 +172,10 @@ class Division(Family[tuple[int, int]]):
         """Nothing, each digit with its remainder, or the divisions written out, and the check."""
         a, b = x
         q, r = divmod(a, b)
-        left, short, steps = 0, [], []
+        left, short = 0, []
         for digit in str(a):
             here = left * 10 + int(digit)
             short.append(f"{here // b}r{here % b}")
-            steps.append(f"{here}/{b}={here // b},{here}-{here - here % b}={here % b}")
             left = here % b
         final = f"{q} remainder {r}"
         if effort == "low":
@@ -184,7 +183,7 @@ class Division(Family[tuple[int, int]]):
         if effort == "medium":
             return Work(f"{', '.join(short)}; so {q} r{r}.", final)
         check = multiply_columns(q, b) if b < 10 else f"{q}*{b}={q * b}"
-        return Work(f"{'; '.join(steps)}; so {q} r{r}. Check {check}; {q * b}+{r}={a}.", final)
+        return Work(f"{long_division(a, b)}. Check {check}; {q * b}+{r}={a}.", final)
 
     def grade(self, example: Example, final: str) -> bool:
         """The last two integers are quotient and remainder."""

@@ -58,6 +58,18 @@ def multiply_columns(a: int, digit: int) -> str:
     return f"{a}*{digit}: {', '.join(steps)}, so {a * digit}"
 
 
+def long_division(a: int, b: int) -> str:
+    """Digit by digit: `5/7=0,5-0=5; 54/7=7,54-49=5; so 7 r5`. a >= 0, b > 0; no step for leading zeros of the quotient."""
+    text, left = str(a), 0
+    steps: list[str] = []
+    for i, digit in enumerate(text):
+        here = left * 10 + int(digit)
+        left = here % b
+        if here >= b or steps or i == len(text) - 1:
+            steps.append(f"{here}/{b}={here // b},{here}-{here - left}={left}")
+    return f"{'; '.join(steps)}; so {a // b} r{left}"
+
+
 def _digits(a: int, b: int) -> list[tuple[int, int]]:
     """Digit pairs from the right, the shorter number filled with zeros."""
     width = max(len(str(a)), len(str(b)))

@@ -65,7 +65,7 @@ class Countdown:
         *numbers, target = map(int, example.answer.split())
         text = final.split("=")[0].strip().rstrip(".")
         try:
-            value, used = _evaluate(ast.parse(text, mode="eval").body)
+            value, used = evaluate(ast.parse(text, mode="eval").body)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return False
         return value == target and sorted(used) == numbers
@@ -106,13 +106,13 @@ def _trace(
     return tuple(pieces), f"{hit.expression} = {target}" if hit else FAILURE
 
 
-def _evaluate(node: ast.expr) -> tuple[int, list[int]]:
+def evaluate(node: ast.expr) -> tuple[int, list[int]]:
     """Value and numbers used. Raises ValueError on anything but integers, + - * and parentheses."""
     if isinstance(node, ast.Constant) and type(node.value) is int:
         return node.value, [node.value]
     if isinstance(node, ast.BinOp):
-        left, used_left = _evaluate(node.left)
-        right, used_right = _evaluate(node.right)
+        left, used_left = evaluate(node.left)
+        right, used_right = evaluate(node.right)
         for kind, apply in ((ast.Add, operator.add), (ast.Sub, operator.sub), (ast.Mult, operator.mul)):
             if isinstance(node.op, kind):
                 return apply(left, right), used_left + used_right

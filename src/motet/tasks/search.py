@@ -1,0 +1,394 @@
+"""Search: reach a target number, fill a small sudoku, find a shortest path, give change in few coins.
+
+Low guesses, medium looks at part of the possibilities or notes states only, high looks at all that matter.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import random
+from collections import deque
+
+from motet.tasks.answers import integers
+from motet.tasks.base import Effort, Example
+from motet.tasks.countdown import evaluate
+from motet.tasks.family import Family, Work
+
+Goal = tuple[tuple[int, int, int], int]
+
+
+class Target(Family[Goal]):
+    """Reach a number from three others with + - *, each used once. Beyond: numbers from 26 to 50.
+
+    The last operand is chosen first: what the other two can make is compared with what is needed. Medium tries one last
+    operand and then guesses, high tries all.
+    """
+
+    name = "target"
+    levels, beyond = (1, 2, 3), 4
+    asks = ("Use {n} to make {t}.", "Make {t} from {n}.", "Countdown: numbers {n}, target {t}.", "Reach {t} with {n}.",
+            "Using {n}, each exactly once, with + - *, reach {t}.", "Combine {n} to get {t}.", "How can you get {t} from {n}?")  # fmt: skip
+    unseen = (
+        "I have the numbers {n} and need {t}. Which calculation gives it?",
+        "Write {t} as an expression of {n}.",
+    )
+
+    def draw(self, rng: random.Random, level: int) -> Goal:
+        """Three different numbers up to 12, 20, 25, and a target from 10 to 99 (beyond: to 199) that can be reached."""
+        low, top, high = ((1, 12, 99), (1, 20, 99), (1, 25, 99), (26, 50, 199))[level - 1]
+        while True:
+            a, b, c = rng.sample(range(low, top + 1), 3)
+            values = {v for n in (a, b, c) for v, _ in _last((a, b, c), n)}
+            goals = sorted(v for v in values if 10 <= v <= high and v not in (a, b, c))
+            if goals:
+                return (a, b, c), rng.choice(goals)
+
+    def key(self, x: Goal) -> str:
+        """The numbers by size, and the target."""
+        return f"{' '.join(map(str, sorted(x[0])))} {x[1]}"
+
+    def fields(self, rng: random.Random, x: Goal) -> dict[str, object]:
+        """Numbers with commas, now and then an `and`."""
+        a, b, c = x[0]
+        return {"n": f"{a}, {b} and {c}" if rng.random() < 0.7 else f"{a}, {b}, {c}", "t": x[1]}
+
+    def work(self, rng: random.Random, x: Goal, effort: Effort) -> Work:
+        """Nothing; one last operand; last operands until one fits, and the check."""
+        numbers, target = x
+        answers = {n: next((e for v, e in _last(numbers, n) if v == target), None) for n in numbers}
+        expression = next(e for e in answers.values() if e)
+        answer = f"{' '.join(map(str, sorted(numbers)))} {target}"
+        final = f"{expression} = {target}"
+        if effort == "low":
+            return Work(f"Guess {expression}.", final, answer)
+        lines = []
+        for n in numbers[: 1 if effort == "medium" else 3]:
+            lines.append(_tried(numbers, n, target) + (f" yes: {answers[n]}" if answers[n] else " no"))
+            if answers[n]:
+                break
+        if effort == "medium":
+            end = "." if answers[numbers[0]] else f". Guess {expression}."
+            return Work("; ".join(lines) + end, final, answer)
+        return Work("; ".join(lines) + f". Check {_checked(expression)}.", final, answer)
+
+    def grade(self, example: Example, final: str) -> bool:
+        """An expression over exactly the given numbers that equals the target. Exact, no eval."""
+        *numbers, target = map(int, example.answer.split())
+        text, _, claim = final.replace("×", "*").replace("\u2212", "-").strip().rstrip(".").partition("=")
+        if claim and integers(claim) != [target]:
+            return False
+        try:
+            value, used = evaluate(ast.parse(text.strip(), mode="eval").body)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+        return value == target and sorted(used) == numbers
+
+
+def _others(numbers: tuple[int, int, int], n: int) -> tuple[int, int]:
+    """The other two, the larger first."""
+    a, b = (m for m in numbers if m != n)
+    return max(a, b), min(a, b)
+
+
+def _last(numbers: tuple[int, int, int], n: int) -> list[tuple[int, str]]:
+    """(value, expression) of everything of the form (two others) op n, and n - (two others)."""
+    a, b = _others(numbers, n)
+    out = []
+    for op, m in (("+", a + b), ("-", a - b), ("*", a * b)):
+        inner = f"{a} {op} {b}" if op == "*" else f"({a} {op} {b})"
+        out += [(m + n, f"{inner} + {n}"), (m - n, f"{inner} - {n}"), (n - m, f"{n} - {inner}"), (m * n, f"{inner} * {n}")]  # fmt: skip
+    return out
+
+
+def _tried(numbers: tuple[int, int, int], n: int, target: int) -> str:
+    """What the others make, and what is needed with `n` as the last operand."""
+    a, b = _others(numbers, n)
+    need = [str(target - n), str(target + n)] if target > n else [str(target + n), str(n - target)]
+    if target % n == 0 and n > 1:
+        need.append(str(target // n))
+    return f"last {n}: {a},{b} make {a + b} {a - b} {a * b}, need {' '.join(need)}"
+
+
+def _checked(expression: str) -> str:
+    """The two operations of an expression with their values."""
+    text = expression.replace(" ", "")
+    if "(" in text:
+        inner = text[text.index("(") + 1 : text.index(")")]
+        whole = f"({inner})"
+    else:
+        inner = whole = next(p for p in text.replace("-", "+").split("+") if "*" in p)
+    m, _ = evaluate(ast.parse(inner, mode="eval").body)
+    outer = text.replace(whole, str(m), 1)
+    v, _ = evaluate(ast.parse(outer, mode="eval").body)
+    return f"{inner}={m}, {outer}={v}"
+
+
+Grid = tuple[tuple[int, ...], ...]
+Puzzle = tuple[Grid, Grid]  # with blanks (0), and complete
+
+
+class Sudoku(Family[Puzzle]):
+    """A 4 x 4 sudoku whose blanks follow one by one from row, column and box. Levels are blanks; beyond: ten."""
+
+    name = "sudoku"
+    levels, beyond = (4, 5, 6, 7), 10
+    asks = ("Fill this 4x4 sudoku:\n{g}", "Complete the sudoku, digits 1 to 4:\n{g}", "Solve this small sudoku.\n{g}",
+            "{g}\nFill the blanks so that rows, columns and 2x2 boxes hold 1 to 4.", "Sudoku:\n{g}")  # fmt: skip
+    unseen = ("Each row, column and box of four needs the digits 1 to 4. Which grid is it?\n{g}",
+              "Replace every _ in this square by the right digit from 1 to 4.\n{g}")  # fmt: skip
+
+    def draw(self, rng: random.Random, level: int) -> Puzzle:
+        """A complete grid and one with `level` blanks that naked singles solve."""
+        while True:
+            full = _shuffled(rng)
+            holes = set(rng.sample(range(16), level))
+            grid = tuple(tuple(0 if 4 * r + c in holes else full[r][c] for c in range(4)) for r in range(4))
+            if _solve(grid) is not None:
+                return grid, full
+
+    def key(self, x: Puzzle) -> str:
+        """The grid with blanks."""
+        return "".join(str(d) for row in x[0] for d in row)
+
+    def fields(self, rng: random.Random, x: Puzzle) -> dict[str, object]:
+        """Rows as lines, blanks as _."""
+        return {"g": "\n".join(" ".join(str(d) if d else "_" for d in row) for row in x[0])}
+
+    def work(self, rng: random.Random, x: Puzzle, effort: Effort) -> Work:
+        """Nothing; the blanks of the first half in the order they follow; every blank with what row, column and box hold."""
+        grid, full = x
+        steps = _solve(grid)
+        assert steps is not None
+        final = "\n".join(" ".join(map(str, row)) for row in full)
+        if effort == "low":
+            return Work(f"{len(steps)} blanks.", final)
+        if effort == "medium":
+            return Work(", ".join(f"r{r + 1}c{c + 1}={full[r][c]}" for r, c, _, _, _ in steps) + ".", final)
+        lines = [
+            f"r{r + 1}c{c + 1} row {row or '-'} column {col or '-'} box {box or '-'}: {full[r][c]}"
+            for r, c, row, col, box in steps
+        ]
+        return Work("; ".join(lines) + ".", final)
+
+    def grade(self, example: Example, final: str) -> bool:
+        """The last sixteen digits are the grid."""
+        found = [c for c in final if c.isdecimal()]
+        return "".join(found[-16:]) == example.answer.replace(" ", "").replace("\n", "")
+
+
+def _shuffled(rng: random.Random) -> Grid:
+    """A random complete grid: one pattern, with rows and columns of a band swapped, bands swapped, digits renamed."""
+    base = ((1, 2, 3, 4), (3, 4, 1, 2), (2, 1, 4, 3), (4, 3, 2, 1)) if rng.random() < 0.5 else ((1, 2, 3, 4), (3, 4, 1, 2), (2, 3, 4, 1), (4, 1, 2, 3))  # fmt: skip
+
+    def order() -> list[int]:
+        bands = [[0, 1], [2, 3]]
+        rng.shuffle(bands)
+        return [i for band in bands for i in rng.sample(band, 2)]
+
+    rows, columns, digits = order(), order(), rng.sample((1, 2, 3, 4), 4)
+    grid = tuple(tuple(digits[base[r][c] - 1] for c in columns) for r in rows)
+    return grid if rng.random() < 0.5 else tuple(zip(*grid, strict=True))
+
+
+def _solve(grid: Grid) -> list[tuple[int, int, str, str, str]] | None:
+    """Blanks in an order in which each is forced, with what its row, column and box hold; None if that is not enough."""
+    cells = [list(row) for row in grid]
+    steps: list[tuple[int, int, str, str, str]] = []
+    blanks = [(r, c) for r in range(4) for c in range(4) if not grid[r][c]]
+    while blanks:
+        for r, c in blanks:
+            row = {d for d in cells[r] if d}
+            col = {cells[i][c] for i in range(4)} - {0}
+            box = {cells[i][j] for i in range(r // 2 * 2, r // 2 * 2 + 2) for j in range(c // 2 * 2, c // 2 * 2 + 2)} - {0}  # fmt: skip
+            if len(row | col | box) == 3:
+                steps.append((r, c, *("".join(map(str, sorted(s))) for s in (row, col, box))))  # type: ignore[arg-type]
+                cells[r][c] = (10 - sum(row | col | box)) or 0
+                blanks.remove((r, c))
+                break
+        else:
+            return None
+    return steps
+
+
+Graph = tuple[tuple[str, ...], frozenset[tuple[str, str]], str, str]
+
+
+class Paths(Family[Graph]):
+    """A shortest path between two nodes of a small graph. Levels are nodes; beyond: ten."""
+
+    name = "paths"
+    levels, beyond = (5, 6, 7, 8), 10
+    asks = ("Roads: {e}. What is the shortest way from {a} to {b}?", "Edges: {e}. Give a shortest path from {a} to {b}.",
+            "These places are connected: {e}. How do I get from {a} to {b} with the fewest steps?", "Graph {e}. Shortest path {a} to {b}?",
+            "Find a shortest path from {a} to {b}: {e}.")  # fmt: skip
+    unseen = ("I stand at {a} and want to reach {b} quickly. Bridges: {e}. Which places do I pass?",
+              "Name the stops of a quickest ride from {a} to {b} when the lines are {e}.")  # fmt: skip
+
+    def draw(self, rng: random.Random, level: int) -> Graph:
+        """A connected graph with one or two edges more than a tree, and two nodes at least two steps apart."""
+        while True:
+            nodes = rng.sample("ABCDEFGHJKLMNPQRSTUVWXYZ", level)
+            edges = {_edge(nodes[i], nodes[rng.randrange(max(0, i - 3), i)]) for i in range(1, level)}
+            while len(edges) < level + rng.choice((0, 1)):
+                edges.add(_edge(*rng.sample(nodes, 2)))
+            a, b = rng.sample(nodes, 2)
+            if len(_shortest(edges, a, b)) >= (3 if level < 7 else 4):
+                return tuple(sorted(nodes)), frozenset(edges), a, b
+
+    def key(self, x: Graph) -> str:
+        """The edges and the two ends."""
+        return f"{' '.join(''.join(e) for e in sorted(x[1]))} {x[2]} {x[3]}"
+
+    def fields(self, rng: random.Random, x: Graph) -> dict[str, object]:
+        """Edges in a random order and direction."""
+        edges = [rng.choice((f"{a}-{b}", f"{b}-{a}")) for a, b in sorted(x[1])]
+        rng.shuffle(edges)
+        return {"e": ", ".join(edges), "a": x[2], "b": x[3]}
+
+    def work(self, rng: random.Random, x: Graph, effort: Effort) -> Work:
+        """Nothing; the layers around the start; breadth-first search with every neighbour, and the way back."""
+        _, edges, a, b = x
+        path = _shortest(edges, a, b)
+        final, answer = " ".join(path), f"{' '.join(''.join(e) for e in sorted(edges))} {a} {b} {len(path)}"
+        if effort == "low":
+            return Work(f"{len(path) - 1} steps.", final, answer)
+        layers, parents, seen = [[a]], {a: ""}, {a}
+        lines = []
+        while b not in seen:
+            new = []
+            for node in layers[-1]:
+                found = [n for n in _neighbours(edges, node) if n not in seen]
+                for n in found:
+                    seen.add(n)
+                    parents[n] = node
+                new += found
+                lines.append(f"{node}: {' '.join(found) or 'none'}")
+                if b in found:
+                    break
+            layers.append(new)
+        if effort == "medium":
+            return Work("; ".join(" ".join(layer) for layer in layers) + ".", final, answer)
+        back = [b]
+        while parents[back[-1]]:
+            back.append(parents[back[-1]])
+        return Work(f"{'; '.join(lines)}. Back {' '.join(back)}.", " ".join(reversed(back)), answer)
+
+    def grade(self, example: Example, final: str) -> bool:
+        """Any path along the edges between the two ends that is as short as can be."""
+        *edges, a, b, count = example.answer.split()
+        found = [
+            w.strip(".,;:>-<*") for w in final.replace("-", " ").replace("→", " ").replace(",", " ").split()
+        ]
+        path = [w for w in found if len(w) == 1 and w.isupper()]
+        ends = bool(path) and path[0] == a and path[-1] == b and len(path) == int(count)
+        return ends and all("".join(_edge(*pair)) in edges for pair in itertools.pairwise(path))
+
+
+def _edge(a: str, b: str) -> tuple[str, str]:
+    return (a, b) if a < b else (b, a)
+
+
+def _neighbours(edges: frozenset[tuple[str, str]] | set[tuple[str, str]], node: str) -> list[str]:
+    return sorted({b if a == node else a for a, b in edges if node in (a, b)})
+
+
+def _shortest(edges: frozenset[tuple[str, str]] | set[tuple[str, str]], a: str, b: str) -> list[str]:
+    """The path that breadth-first search finds, neighbours in alphabetical order."""
+    parents, queue = {a: ""}, deque([a])
+    while queue:
+        node = queue.popleft()
+        for n in _neighbours(edges, node):
+            if n not in parents:
+                parents[n] = node
+                queue.append(n)
+    path = [b]
+    while parents[path[-1]]:
+        path.append(parents[path[-1]])
+    return path[::-1]
+
+
+Coins = tuple[tuple[int, ...], int]
+SYSTEMS: tuple[tuple[int, ...], ...] = (
+    (1, 2, 5, 10, 20, 50), (1, 5, 10, 25), (1, 5, 10, 25, 50), (1, 2, 5, 10, 20), (1, 3, 9, 27), (1, 2, 4, 8, 16, 32),
+    (1, 4, 12, 36), (1, 2, 6, 24), (1, 5, 10, 20), (1, 3, 6, 12, 24), (1, 10, 25, 50), (1, 6, 12, 60), (1, 7, 14, 42),
+    (1, 2, 5, 10, 50, 100), (1, 5, 15, 45),
+)  # fmt: skip
+
+
+class Change(Family[Coins]):
+    """The fewest coins for an amount; in every system of coins used here the largest coin first is best. Beyond: to 600."""
+
+    name = "change"
+    asks = ("Pay {n} with as few coins as possible. Coins: {c}.", "Which coins make {n} with the fewest pieces? Coins: {c}.",
+            "Give change of {n} from coins of {c}, using as few as possible.", "Coins of {c}. Make {n} with the fewest coins.",
+            "What is the shortest way to pay {n} with coins of {c}?")  # fmt: skip
+    unseen = ("A machine holds coins of {c} and must return {n}. Which coins, if few are better?",
+              "I owe {n} and own many coins of {c}; hand over the smallest number of them.")  # fmt: skip
+
+    def draw(self, rng: random.Random, level: int) -> Coins:
+        """Amounts up to 60, 120, 200, 300 that need two to nine coins (beyond: 300 to 600, up to fourteen)."""
+        low, high = ((8, 60), (30, 120), (60, 200), (120, 300), (300, 600))[level - 1]
+        while True:
+            system = rng.choice(SYSTEMS)
+            if rng.random() < 0.5:
+                system = tuple(sorted({1, *rng.sample(system, len(system) - 1)}))
+                if any(b % a and b < 3 * a for a, b in itertools.pairwise(system[1:])):
+                    continue
+            amount = rng.randrange(low, high)
+            if 2 <= len(fewest(system, amount)) <= (9 if level < 5 else 14) and optimal(system, amount):
+                return system, amount
+
+    def key(self, x: Coins) -> str:
+        """Coins and amount."""
+        return f"{' '.join(map(str, x[0]))} for {x[1]}"
+
+    def fields(self, rng: random.Random, x: Coins) -> dict[str, object]:
+        """Coins from small to large or the other way."""
+        return {"n": x[1], "c": ", ".join(map(str, x[0][:: rng.choice((1, -1))]))}
+
+    def work(self, rng: random.Random, x: Coins, effort: Effort) -> Work:
+        """Nothing; what is left; every coin taken and every comparison."""
+        system, amount = x
+        coins = fewest(system, amount)
+        final, answer = "+".join(map(str, coins)), f"{' '.join(map(str, system))} {amount} {len(coins)}"
+        if effort == "low":
+            return Work(f"First {coins[0]}.", final, answer)
+        left, short, long = amount, [], []
+        for c in coins:
+            short.append(str(left - c))
+            long.append(f"{left}-{c}={left - c}")
+            left -= c
+        if effort == "medium":
+            return Work(f"left {', '.join(short)}.", final, answer)
+        lines, left = [], amount
+        for c in reversed(system):
+            while left >= c:
+                lines.append(f"{left}-{c}={left - c}")
+                left -= c
+            if left and c > 1:
+                lines.append(f"{left}<{c}")
+        return Work("; ".join(lines) + f". {len(coins)} coins.", final, answer)
+
+    def grade(self, example: Example, final: str) -> bool:
+        """Any coins of the system that make the amount, as few as can be."""
+        *system, amount, count = map(int, example.answer.split())
+        found = integers(final.split("=")[0].replace("-", " "))
+        return len(found) == count and sum(found) == amount and all(c in system for c in found)
+
+
+def fewest(system: tuple[int, ...], amount: int) -> list[int]:
+    """The coins that taking the largest one first gives."""
+    out: list[int] = []
+    for c in reversed(system):
+        out += [c] * (amount // c)
+        amount %= c
+    return out
+
+
+def optimal(system: tuple[int, ...], amount: int) -> bool:
+    """Whether no other choice needs fewer coins (dynamic programming over all amounts)."""
+    need = [0] + [amount + 1] * amount
+    for n in range(1, amount + 1):
+        need[n] = 1 + min(need[n - c] for c in system if c <= n)
+    return need[amount] == len(fewest(system, amount))
