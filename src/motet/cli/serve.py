@@ -68,7 +68,7 @@ def serve(
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
 ) -> None:
-    """A page to chat on, and Chat Completions over HTTP, until Ctrl-C."""
+    """A page to chat on, Responses and Chat Completions over HTTP, until Ctrl-C."""
     from motet.server.host import host_of
     from motet.server.serve import serve as run
     from motet.server.settings import Settings

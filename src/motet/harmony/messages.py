@@ -49,7 +49,8 @@ class Message:
     """One message. `name`: a tool's full name for role "tool", else an optional name of the author.
 
     `call_id` ties a call to its result. The model never sees it, so messages that differ in it alone are equal. A
-    content of several parts is a tuple; a tuple of one part is that part.
+    content of several parts is a tuple; a tuple of one part is that part. `ids` are what the message was sampled as, framing
+    included, and are then rendered instead of it: only what an engine has sampled may stand there.
     """
 
     role: Role
@@ -59,6 +60,7 @@ class Message:
     content_type: str | None = None
     name: str | None = None
     call_id: str | None = field(default=None, compare=False)
+    ids: tuple[int, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.content, tuple) and len(self.content) == 1:

@@ -174,6 +174,8 @@ def _shown(value: object) -> str:
 
 def _message(m: Message, encoding: Encoding, functions: bool, dialect: Dialect) -> list[int]:
     """Each piece of text is encoded alone, as the published library does: ids depend on where the pieces end."""
+    if m.ids is not None:
+        return list(m.ids)
     text, special = encoding.encode, encoding.special
     ours = dialect == "oss-harmony"
     ids = [special("<|start|>"), *text((m.name or "") if m.role == "tool" else m.role)]

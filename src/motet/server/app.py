@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from openai.types import Model as ModelCard
-from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from motet import __version__
 from motet.errors import UserError
-from motet.server import chat
-from motet.server.auth import PUBLIC, Key
+from motet.server.auth import PUBLIC
+from motet.server.conversations import add_conversations
 from motet.server.errors import ApiError, explain, invalid
 from motet.server.host import Host
 from motet.server.limits import Gate
 from motet.server.page import add_page
-from motet.server.sse import Stream
+from motet.server.routes import add_chat, add_responses
 from motet.server.tokens import Ids, Said, Text, decode, encode
-from motet.server.wire import FIELDS, ChatRequest
+from motet.server.wire import FIELDS
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class ErrorInside(BaseModel):
@@ -57,7 +55,6 @@ class ModelList(BaseModel):
 _ERRORS: dict[int | str, Any] = {
     n: {"model": ErrorBody} for n in (400, 401, 404, 408, 413, 422, 429, 500, 503, 504)
 }
-_EVENTS = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
 
 def create_app(host: Host) -> FastAPI:
@@ -65,8 +62,12 @@ def create_app(host: Host) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tending = asyncio.create_task(host.housekeeping())
         yield
         await host.drain()
+        tending.cancel()
+        with suppress(asyncio.CancelledError):
+            await tending
 
     app = FastAPI(
         title="motet",
@@ -82,7 +83,9 @@ def create_app(host: Host) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(UserError, _api_error)
     _plain_routes(app, host)
-    _chat_routes(app, host)
+    add_chat(app, host)
+    add_responses(app, host)
+    add_conversations(app, host)
     public = (*PUBLIC, *add_page(app, host))
     app.add_middleware(Gate, keys=host.keys, meter=host.meter, limits=host.settings.limits, public=public)
     app.add_middleware(Counted, host=host)
@@ -111,31 +114,6 @@ class Counted:
             await send(message)
 
         await self._app(scope, receive, noted if scope["type"] == "http" else send)
-
-
-def key_of(request: Request) -> Key:
-    """Who asks."""
-    return request.state.key  # type: ignore[no-any-return]
-
-
-async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result, unless the client goes away first; then the work is cancelled and nobody reads the answer."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ApiError(499, "The client went away.", code="client_closed_request")
-        return task.result()
-    finally:
-        for other in (task, gone):
-            other.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _plain_routes(app: FastAPI, host: Host) -> None:
@@ -177,24 +155,6 @@ def _plain_routes(app: FastAPI, host: Host) -> None:
     async def detokenize(body: Ids) -> Said:
         """The text of ids; control tokens by name."""
         return await asyncio.to_thread(decode, body, host.encoding)
-
-
-def _chat_routes(app: FastAPI, host: Host) -> None:
-    replies: dict[int | str, Any] = {200: {"model": ChatCompletion, **_EVENTS}}
-
-    @app.post("/v1/chat/completions", responses=replies, response_model=None)
-    async def completions(body: ChatRequest, request: Request) -> Response:
-        """An answer to messages, whole or as a stream of chunks."""
-        asked = chat.Chat(host, body, key_of(request))
-        await asked.open()
-        if body.stream:
-            options = body.stream_options
-            return Stream(chat.sse_of(asked, bool(options and options.include_usage)), host.settings.limits)
-        try:
-            whole = await unless_gone(request, asked.completion())
-        finally:
-            asked.cancel()
-        return Response(whole.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
 # --- errors ---

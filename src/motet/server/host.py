@@ -6,22 +6,27 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from motet.engine import SamplingParams
 from motet.errors import UserError
 from motet.harmony import Conversation, Event, Policy, Rules, TurnDone
 from motet.server.auth import Key, Keys
 from motet.server.errors import ApiError
-from motet.server.limits import Meter
+from motet.server.limits import Meter, today
 from motet.server.metrics import Metrics
 from motet.server.settings import Settings
 from motet.server.shown import Cost, policy_of, shown
+from motet.server.store import Store, url_of
 from motet.server.turns import Turn, View
 from motet.tools import Tool
 from motet.turn import run_turn
 
+if TYPE_CHECKING:
+    from motet.server.responses import Run
+
 _log = logging.getLogger(__name__)
+BEAT_S, FORGET_S = 10, 3600
 
 
 @dataclass
@@ -37,7 +42,10 @@ class Host:
 
     def __post_init__(self) -> None:
         self.keys = Keys(self.settings.keys)
-        self.meter = Meter(self.settings.limits)
+        url = url_of(self.settings.store)
+        self.store = None if url is None else Store(url)
+        self.meter = Meter(self.settings.limits, self.store.spent(today()) if self.store else None)
+        self.runs: dict[str, Run] = {}
         self.metrics = Metrics(self.engine)
         self.draining = asyncio.Event()
         self.turns: set[Turn] = set()
@@ -60,6 +68,21 @@ class Host:
                 param="model",
                 code="model_not_found",
             )
+
+    def keeps(self, wanted: bool | None, background: bool | None) -> bool:
+        """Whether a response is stored. ApiError for what cannot be had."""
+        if self.store is None and (wanted or background):
+            name = "store" if wanted else "background"
+            raise ApiError(400, f"{name} needs a store, and this server has none; leave it out.", param=name)
+        if background and wanted is False:
+            raise ApiError(400, "background needs store; leave store out, or set it to true.", param="store")
+        return self.store is not None and wanted is not False
+
+    def spend(self, key: Key, tokens: int) -> None:
+        """Counts tokens of a key; those that have a bound are remembered by the store."""
+        self.meter.spend(key, tokens)
+        if self.store is not None and key.tokens_per_day is not None:
+            asyncio.get_running_loop().run_in_executor(None, self.store.spend, key.name, today(), tokens)
 
     def policy(self, key: Key, include_reasoning: bool | None = None) -> Policy:
         """What a caller may see: its key's rule, else the server's; a request may ask for less, never for more."""
@@ -117,7 +140,7 @@ class Host:
             await events.aclose()  # type: ignore[attr-defined]
             clock.stop()
             self.turns.discard(turn)
-            self.meter.spend(key, cost.n_prompt + cost.n_sampled)
+            self.spend(key, cost.n_prompt + cost.n_sampled)
             self.metrics.turn(cost, finish, turn.view.loops)
 
     def alive(self) -> bool:
@@ -134,8 +157,33 @@ class Host:
         }  # fmt: skip
 
     def close(self) -> None:
-        """Stops the engine."""
+        """Stops the engine and lets go of the store."""
         self.engine.close()
+        if self.store is not None:
+            self.store.close()
+
+    async def housekeeping(self) -> None:
+        """What the store needs now and then. Ends by being cancelled."""
+        n = 0
+        while self.store is not None:
+            try:
+                await self._tend(self.store, n)
+            except Exception as e:  # the database may come back
+                _log.error("The store could not be tended (%s).", type(e).__name__)
+            await asyncio.sleep(1)
+            n += 1
+
+    async def _tend(self, store: Store, second: int) -> None:
+        """Ends what another process was asked to end, says that this one lives, marks what dead ones left, forgets what is old."""
+        if store.shared and (running := [r.id for r in self.runs.values() if r.kept]):
+            for id in await asyncio.to_thread(store.stopping, running):
+                if run := self.runs.get(id):
+                    run.stop()
+        if second % BEAT_S == 0:
+            await asyncio.to_thread(store.beat)
+            await asyncio.to_thread(store.orphans)
+        if second % FORGET_S == 0 and self.settings.retention_days is not None:
+            await asyncio.to_thread(store.forget, older_than_s=self.settings.retention_days * 86_400)
 
     async def drain(self) -> None:
         """Lets running turns end, then ends them."""
@@ -145,6 +193,7 @@ class Host:
                 await asyncio.sleep(0.05)
         for turn in list(self.turns):
             turn.cancel()
+        await asyncio.gather(*(run.task for run in list(self.runs.values())), return_exceptions=True)
 
 
 class _within:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,15 +25,20 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 DAY_S = 86_400
 
 
-class Meter:
-    """What keys have used. Counts live in this process; `spent` is asked for tokens that older processes counted."""
+def today() -> int:
+    """Days since 1970, UTC."""
+    return int(time.time()) // DAY_S
 
-    def __init__(self, limits: Limits) -> None:
+
+class Meter:
+    """What keys have used. Counts live in this process; `earlier` is what they have spent today in others."""
+
+    def __init__(self, limits: Limits, earlier: Mapping[str, int] | None = None) -> None:
         self._limits = limits
         self.in_flight = 0
         self._running: dict[str, int] = defaultdict(int)
         self._recent: dict[str, deque[float]] = defaultdict(deque)
-        self._tokens: dict[str, tuple[int, int]] = {}  # key -> (day, tokens)
+        self._tokens = {k: (today(), n) for k, n in (earlier or {}).items()}  # key -> (day, tokens)
 
     @contextmanager
     def permit(self, key: Key) -> Iterator[None]:
@@ -44,6 +49,12 @@ class Meter:
             raise _too_many(f"This key may run {key.concurrency} requests at once; wait for one to end.", 1)
         self._rate(key)
         self._budget(key)
+        with self.hold(key):
+            yield
+
+    @contextmanager
+    def hold(self, key: Key) -> Iterator[None]:
+        """Counts work that goes on when its request has been answered. It was let in with that request."""
         self.in_flight += 1
         self._running[key.name] += 1
         try:
@@ -74,11 +85,11 @@ class Meter:
     def spent(self, key: Key) -> int:
         """Tokens of this day (UTC), prompts included."""
         day, tokens = self._tokens.get(key.name, (0, 0))
-        return tokens if day == int(time.time()) // DAY_S else 0
+        return tokens if day == today() else 0
 
     def spend(self, key: Key, tokens: int) -> None:
         """Counts tokens."""
-        self._tokens[key.name] = (int(time.time()) // DAY_S, self.spent(key) + tokens)
+        self._tokens[key.name] = (today(), self.spent(key) + tokens)
 
 
 def _too_many(message: str, wait_s: int, code: str = "rate_limit_exceeded") -> ApiError:

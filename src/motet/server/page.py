@@ -95,7 +95,7 @@ def describe(host: Host) -> dict[str, Any]:
         if small
         else ["How many primes are there below 1,000?", "Why is the sky blue, and not violet?"],
         "tools": [],
-        "responses": False,
-        "store": False,
+        "responses": True,
+        "store": host.store is not None,
         "keys": host.keys.wanted,
     }

@@ -30,11 +30,13 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Json = dict[str, Any]
 
 
-class _Request(BaseModel):
+class Request(BaseModel):
+    """A body that may hold more than its fields, each of which has exactly its type."""
+
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class Sampling(_Request):
+class Sampling(Request):
     """What both APIs say about sampling, and what neither does but other servers of open models do."""
 
     model: str
@@ -90,19 +92,19 @@ class Sampling(_Request):
         """Sizes, and what both APIs may ask that is not to be had here."""
         if self.service_tier not in (None, "auto", "default"):
             raise unsupported("service_tier", "there is one tier; leave it out or use auto or default.")
-        for n, tool in enumerate(_bounded(self.tools, limits.tools, "tools")):
-            _bounded_schema(tool, limits, f"tools[{n}]")
+        for n, tool in enumerate(bounded(self.tools, limits.tools, "tools")):
+            bounded_schema(tool, limits, f"tools[{n}]")
         _metadata(self.metadata)
 
     def refuse(self, fields: Mapping[str, tuple[tuple[Any, ...], str]]) -> None:
         """Raises for fields of the API that would have to be ignored: name -> (values that change nothing, what to do)."""
         for name, (harmless, why) in fields.items():
-            value = getattr(self, name, None)
+            value = (self.model_extra or {}).get(name)
             if value is not None and value not in harmless:
                 raise unsupported(name, why)
 
 
-class StreamOptions(_Request):
+class StreamOptions(Request):
     """What a stream carries beside the answer."""
 
     include_usage: bool | None = None
@@ -127,7 +129,7 @@ class ChatRequest(Sampling):
         """Raises ApiError for what this server does not do or does not allow."""
         super().check(limits)
         self.refuse(_CHAT_ONLY_THERE)
-        _bounded(self.messages, limits.messages, "messages")
+        bounded(self.messages, limits.messages, "messages")
         if (self.n or 1) > limits.choices:
             raise ApiError(400, f"n is {self.n}; this server allows {limits.choices}.", param="n")
         if self.top_logprobs and not self.logprobs:
@@ -136,7 +138,7 @@ class ChatRequest(Sampling):
             raise ApiError(400, "stream_options needs stream to be true; set it.", param="stream_options")
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise ApiError(400, "tool_choice needs tools; send them.", param="tool_choice")
-        _bounded_schema(self.response_format, limits, "response_format")
+        bounded_schema(self.response_format, limits, "response_format")
         for n, tool in enumerate(self.tools or ()):
             if tool.get("type", "function") != "function":
                 raise unsupported(
@@ -171,7 +173,19 @@ _CHAT_ONLY_THERE: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 # What a request may name in an error.
-FIELDS = frozenset({*ChatRequest.model_fields, "harmony", "tokens", "prompt"})
+FIELDS = frozenset(
+    {
+        *ChatRequest.model_fields,
+        "harmony",
+        "tokens",
+        "prompt",
+        "input",
+        "instructions",
+        "text",
+        "reasoning",
+        "include",
+    }
+)
 
 
 def _bias(given: Mapping[str, float] | None) -> dict[int, float] | None:
@@ -186,13 +200,15 @@ def _bias(given: Mapping[str, float] | None) -> dict[int, float] | None:
     return out
 
 
-def _bounded(values: Sequence[Any] | None, limit: int, path: str) -> Sequence[Any]:
+def bounded(values: Sequence[Any] | None, limit: int, path: str) -> Sequence[Any]:
+    """The values. ApiError for more than `limit` of them."""
     if values is not None and len(values) > limit:
         raise ApiError(400, f"{path} has {len(values)} entries; this server allows {limit}.", param=path)
     return values or ()
 
 
-def _bounded_schema(value: Any, limits: Limits, path: str) -> None:
+def bounded_schema(value: Any, limits: Limits, path: str) -> None:
+    """ApiError for a schema that is too large."""
     try:
         size = 0 if value is None else len(json.dumps(value))
     except RecursionError:

@@ -1,0 +1,192 @@
+"""A request to /v1/responses: its fields, what is refused, and its items in the form they are kept and given back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from motet.engine import SamplingParams
+from motet.harmony import Rules
+from motet.server.errors import ApiError, unsupported
+from motet.server.settings import Limits
+from motet.server.wire import EFFORTS, Effort, Json, Request, Sampling, StreamOptions, bounded, bounded_schema
+
+INCLUDES = ("message.output_text.logprobs", "reasoning.encrypted_content", "code_interpreter_call.outputs",
+            "web_search_call.action.sources", "web_search_call.results")  # fmt: skip
+
+
+class Reasoning(Request):
+    """How long the model thinks. What is seen of it is the key's affair; `summary` asks for no more than that."""
+
+    effort: Effort | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+class TextConfig(Request):
+    """What form the answer has."""
+
+    format: Json | None = None
+    verbosity: str | None = None
+
+
+class ResponsesRequest(Sampling):
+    """POST /v1/responses."""
+
+    input: str | list[Json] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    max_output_tokens: int | None = Field(None, ge=1)
+    max_tool_calls: int | None = Field(None, ge=1)
+    reasoning: Reasoning | None = None
+    text: TextConfig | None = None
+    tool_choice: str | Json | None = None
+    truncation: str | None = None
+    include: list[str] | None = None
+    store: bool | None = None
+    background: bool | None = None
+    stream_options: StreamOptions | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+
+    def check(self, limits: Limits) -> None:
+        """Raises ApiError for what this server does not do or does not allow."""
+        super().check(limits)
+        self.refuse(_ONLY_THERE)
+        if self.input is None and self.previous_response_id is None:
+            raise ApiError(
+                400,
+                "input is missing; give a text or a list of items.",
+                param="input",
+                code="missing_required_parameter",
+            )
+        bounded(self.input if isinstance(self.input, list) else None, limits.messages, "input")
+        if self.truncation not in (None, "disabled"):
+            raise unsupported(
+                "truncation", "nothing is left out of a prompt; shorten the input, or use disabled."
+            )
+        for n, tool in enumerate(self.tools or ()):
+            if tool.get("type", "function") != "function":
+                raise unsupported(f"tools[{n}].type", "this server runs no tools of its own; send functions.")
+        for n, name in enumerate(self.include or ()):
+            if name not in INCLUDES:
+                raise unsupported(f"include[{n}]", f"use {', '.join(INCLUDES)}.")
+        if self.text is not None:
+            bounded_schema(self.text.format, limits, "text.format")
+            if self.text.verbosity not in (None, "medium"):
+                raise unsupported("text.verbosity", "say in the input how long the answer should be.")
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            raise ApiError(400, "tool_choice needs tools; send them.", param="tool_choice")
+        if isinstance(self.tool_choice, dict) and self.tool_choice.get("type") != "function":
+            raise unsupported("tool_choice.type", "use auto, none, required or a function.")
+
+    @property
+    def items(self) -> list[Json]:
+        """The input as items."""
+        if isinstance(self.input, str):
+            return [{"type": "message", "role": "user", "content": self.input}]
+        return list(self.input or ())
+
+    @property
+    def effort(self) -> str:
+        """As the model knows it."""
+        return EFFORTS[(self.reasoning.effort if self.reasoning else None) or "medium"]
+
+    @property
+    def logprobs(self) -> int | None:
+        """Alternatives a token; None for no logarithms at all."""
+        wanted = self.top_logprobs is not None or "message.output_text.logprobs" in (self.include or ())
+        return (self.top_logprobs or 0) if wanted else None
+
+    def sampling(self) -> SamplingParams:
+        """As the engine takes them."""
+        return self.params(self.max_output_tokens, self.logprobs)
+
+    def rules(self) -> Rules:
+        """What the grammar holds the turn to."""
+        return Rules(
+            tool_choice=self.tool_choice or "auto",
+            response_format=self.text.format if self.text else None,
+            max_reasoning_tokens=self.max_reasoning_tokens,
+        )
+
+    def conversation(self, before: Sequence[Json]) -> Json:
+        """What `Conversation.from_responses` reads, the items of earlier turns in front."""
+        out: Json = {"input": [*before, *self.items], "instructions": self.instructions, "tools": self.tools}
+        out["text"] = {"format": self.text.format} if self.text else None
+        out["harmony"] = (self.model_extra or {}).get("harmony")
+        return out | {"reasoning": {"effort": self.effort}}
+
+
+class CountRequest(ResponsesRequest):
+    """POST /v1/responses/input_tokens and /v1/responses/compact: a request that is not answered."""
+
+    model: str = ""
+
+
+_ONLY_THERE: dict[str, tuple[tuple[Any, ...], str]] = {
+    "conversation": ((), "use previous_response_id."),
+    "prompt": ((), "templates are not kept here; send instructions and input."),
+    "context_management": (([],), "use /v1/responses/compact."),
+    "moderation": ((), "leave it out."),
+    "multi_agent": ((), "leave it out."),
+}  # fmt: skip
+
+
+def listed(items: Sequence[Json], response_id: str) -> list[Json]:
+    """Input items as the API gives them back: with ids, and short messages written out."""
+    return [_listed(item, f"{response_id}/input/{n}") for n, item in enumerate(items)]
+
+
+def _listed(item: Json, seed: str) -> Json:
+    kind = item.get("type") or "message"
+    prefix = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}.get(
+        kind, "item"
+    )
+    out = {"id": f"{prefix}_{hashlib.sha256(seed.encode()).hexdigest()[:40]}", **item, "type": kind}
+    if kind == "reasoning":
+        return {"summary": [], **out}
+    if kind != "message":
+        return {"status": "completed", **out}
+    word = "output_text" if item.get("role") == "assistant" else "input_text"
+    content = item.get("content")
+    if isinstance(content, str):
+        out["content"] = [{"type": word, "text": content}]
+    parts = [{**p, "type": word} if p.get("type") == "text" else dict(p) for p in out.get("content") or ()]
+    out["content"] = [{"annotations": [], **p} if p.get("type") == "output_text" else p for p in parts]
+    return {"status": "completed", **out}
+
+
+def echo(request: ResponsesRequest) -> Json:
+    """The fields of a response that say what was asked, as it is in force here."""
+    reasoning = request.reasoning
+    form = (request.text.format if request.text else None) or {"type": "text"}
+    bare = {"type": "text"}
+    return {
+        "background": bool(request.background), "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens, "max_tool_calls": request.max_tool_calls,
+        "metadata": request.metadata or {}, "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "previous_response_id": request.previous_response_id, "prompt_cache_key": request.prompt_cache_key,
+        "reasoning": {"effort": request.effort, "summary": reasoning.summary if reasoning else None},
+        "safety_identifier": request.safety_identifier, "service_tier": "default",
+        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "text": {"format": form if form.get("type") != "text" else bare, "verbosity": "medium"},
+        "tool_choice": request.tool_choice or "auto", "tools": [_tool(t) for t in request.tools or ()],
+        "top_logprobs": request.top_logprobs or 0, "top_p": 1.0 if request.top_p is None else request.top_p,
+        "presence_penalty": request.presence_penalty or 0.0, "frequency_penalty": request.frequency_penalty or 0.0,
+        "truncation": "disabled", "user": request.user,
+    }  # fmt: skip
+
+
+def _tool(tool: Json) -> Json:
+    if tool.get("type", "function") != "function":
+        return tool
+    # Chat's nested form is read too, and given back in this API's own.
+    inner = tool["function"] if isinstance(tool.get("function"), dict) else tool
+    return {
+        "type": "function", "name": inner.get("name"), "description": inner.get("description"),
+        "parameters": inner.get("parameters"), "strict": bool(inner.get("strict")),
+    }  # fmt: skip

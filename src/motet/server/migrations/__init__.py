@@ -1,0 +1,1 @@
+"""The tables of the store, version by version; alembic brings a database up to the newest."""

@@ -1,0 +1,308 @@
+"""The life of a response: asked, running, kept. Its stream is a list of events that anyone entitled may follow, from any point.
+
+A run is a task of its own, apart from the connection that began it. What the stream says last is only said when the store
+has it. Knows the store and turns; knows no sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+import time
+import typing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from typing import Any
+
+from motet.harmony import Conversation, Event, TurnDone, ids_of
+from motet.server.asked import ResponsesRequest, echo
+from motet.server.auth import Key
+from motet.server.chat import malformed_notice
+from motet.server.errors import ApiError, explain
+from motet.server.host import Host
+from motet.server.output import Output
+from motet.server.shown import Cost
+from motet.server.stops import Stops
+from motet.server.store import RUNNING, Record
+
+_log = logging.getLogger(__name__)
+Json = dict[str, Any]
+
+
+class Run:
+    """One response under way, or just over."""
+
+    def __init__(self, host: Host, request: ResponsesRequest, key: Key) -> None:
+        self._host, self._request, self._key = host, request, key
+        self.id = f"resp_{secrets.token_hex(24)}"
+        self.events: list[Json] = []
+        self.over = False
+        self.background = bool(request.background)
+        self._more = asyncio.Event()
+        self._cancelled = False
+        self._cost = Cost()
+        self._events: list[Event] = []
+        self._output = Output(self.id, host.encoding, request.logprobs is not None)
+        self.response: Json = {
+            "id": self.id, "object": "response", "created_at": int(time.time()), "completed_at": None,
+            "model": request.model, "status": "queued" if self.background else "in_progress", "error": None,
+            "incomplete_details": None, "output": [], "usage": None, **echo(request),
+        }  # fmt: skip
+
+    # --- beginning ---
+
+    async def open(self) -> None:
+        """Returns when the engine has taken the prompt and the store knows of it; raises what is wrong with the request."""
+        host, request = self._host, self._request
+        host.check_model(request.model)
+        request.check(host.settings.limits)
+        self._stops = request.stops()
+        self.kept = host.keeps(request.store, request.background)
+        self.response["store"] = self.kept
+        params, rules = request.sampling(), request.rules()
+        records = await before(host, request, self._key)
+        conversation = await asyncio.to_thread(conversation_of, request, records)
+        self._turn = host.turn(conversation, params, rules, self._key)
+        try:
+            await self._turn.accepted()
+            self._record = Record(
+                self.id, self._key.name, self.response, request.items, previous=request.previous_response_id
+            )
+            self._validated()
+            if host.store is not None and self.kept:
+                await asyncio.to_thread(host.store.begin, self._record)
+        except BaseException:
+            self._turn.cancel()
+            host.turns.discard(self._turn)
+            raise
+        host.runs[self.id] = self
+        self.task = asyncio.create_task(self._go())
+
+    # --- running ---
+
+    async def _go(self) -> None:
+        host = self._host
+        try:
+            # a background response outlives the request that holds a permit
+            with host.meter.hold(self._key) if self.background else nullcontext():
+                last = await self._stream()
+        except asyncio.CancelledError:
+            said = ApiError(503, "The server was stopped before this response was complete.")
+            last = self._ended("cancelled") if self._cancelled else self._failed(said)
+        except Exception as e:
+            last = self._failed(explain(e))
+        last["sequence_number"] = len(self.events)
+        await self._keep(last)
+        self.events.append(last)
+        self.over = True
+        self._more.set()
+        host.runs.pop(self.id, None)
+
+    async def _stream(self) -> Json:
+        """Every event but the last, which is returned."""
+        host = self._host
+        self._say({"type": "response.created", "response": dict(self.response)})
+        if self.background:
+            self._say({"type": "response.queued", "response": dict(self.response)})
+        self.response["status"] = "in_progress"
+        self._say({"type": "response.in_progress", "response": dict(self.response)})
+        output, finish = self._output, "stop"
+        watched = host.watch(
+            self._turn, host.policy(self._key), self._stops, self._cost, self._key, self._events
+        )
+        async for event in watched:
+            finish = event.finish if isinstance(event, TurnDone) else finish
+            for said in output.feed(event):
+                self._say(said)
+        if self._cancelled:
+            return self._ended("cancelled")
+        if finish == "stop" and not output.answered:
+            for said in output.refuse(malformed_notice(self._cost)):
+                self._say(said)
+        return self._ended("incomplete" if finish == "length" else "completed")
+
+    def _say(self, event: Json) -> None:
+        event["sequence_number"] = len(self.events)
+        validate(event)
+        self.events.append(event)
+        self._more.set()
+        self._more = asyncio.Event()
+
+    def _ended(self, status: str) -> Json:
+        for said in self._output.feed(TurnDone("cancelled")):  # what was open is closed, as incomplete
+            self._say(said)
+        r = self.response
+        r["status"], r["output"] = status, self._output.items
+        r["usage"] = usage(self._cost)
+        if status == "completed":
+            r["completed_at"] = int(time.time())
+        if status == "incomplete":
+            r["incomplete_details"] = {"reason": "max_output_tokens"}
+        # There is no event for a cancelled response; its stream ends with the object as it is.
+        kind = "incomplete" if status == "cancelled" else status
+        return {"type": f"response.{kind}", "response": r}
+
+    def _failed(self, error: ApiError) -> Json:
+        code = "rate_limit_exceeded" if error.status == 429 else "server_error"
+        last = self._ended("failed")
+        self.response["error"] = {"code": code, "message": error.message}
+        return last
+
+    async def _keep(self, last: Json) -> None:
+        """Writes the finished response; a store that fails makes it a failed one, since nobody could come back to it."""
+        store = self._host.store
+        if store is None or not self.kept:
+            validate(last)
+            return
+        record, view = self._record, self._turn.view
+        full = Output(self.id, self._host.encoding)
+        stops = Stops(self._stops)
+        for event in self._events:
+            for out in stops.feed(event):
+                full.feed(out)
+            if stops.hit:
+                break
+        record.output, record.ids, record.events = full.items, full.ids, [*self.events, last]
+        record.tokens = {"prompt": view.prompt, "sampled": ids_of(self._events), "seed": view.seed}
+        try:
+            validate(last)
+            await asyncio.shield(asyncio.to_thread(store.end, record))
+        except Exception as e:
+            _log.error("A response could not be kept (%s).", type(e).__name__)
+            self.response.update(
+                status="failed",
+                error={"code": "server_error", "message": "The response could not be stored."},
+            )
+            last.update(type="response.failed")
+
+    def _validated(self) -> None:
+        validate({"type": "response.created", "sequence_number": 0, "response": self.response})
+
+    # --- for others ---
+
+    @property
+    def owner(self) -> str:
+        """Whose it is."""
+        return self._key.name
+
+    @property
+    def root(self) -> str:
+        """The first response of its conversation."""
+        return self._record.root
+
+    async def follow(self, after: int = -1) -> AsyncIterator[Json]:
+        """The events behind number `after`, as they come."""
+        while True:
+            more = self._more
+            while after + 1 < len(self.events):
+                after += 1
+                yield self.events[after]
+            if self.over:
+                return
+            await more.wait()
+
+    async def whole(self) -> Json:
+        """The response when it is over."""
+        async for _ in self.follow(len(self.events)):
+            pass
+        return self.response
+
+    def stop(self) -> None:
+        """Ends it soon."""
+        self._cancelled = True
+        self._turn.cancel()
+
+    async def cancel(self) -> None:
+        """Ends it and waits until it has been kept."""
+        self.stop()
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(self.task)
+
+
+async def before(host: Host, request: ResponsesRequest, key: Key) -> list[Record]:
+    """The turns a request follows, oldest first. ApiError when one is not there or not over."""
+    id = request.previous_response_id
+    if id is None:
+        return []
+    store = host.store
+    found = None if store is None else await asyncio.to_thread(store.chain, id, key.name)
+    if found is None:
+        said = f"There is no response {id[:80]!r} to follow; it may be deleted, or was not stored."
+        raise ApiError(404, said, param="previous_response_id", code="previous_response_not_found")
+    if any(r.status in RUNNING for r in found):
+        said = "The previous response is not over; wait for it."
+        raise ApiError(409, said, param="previous_response_id", code="conflict")
+    return found
+
+
+def usage(cost: Cost) -> Json:
+    """What a turn cost."""
+    return {
+        "input_tokens": cost.n_prompt,
+        "input_tokens_details": {"cached_tokens": cost.n_cached, "cache_write_tokens": 0},
+        "output_tokens": cost.n_sampled,
+        "output_tokens_details": {"reasoning_tokens": cost.n_reasoning},
+        "total_tokens": cost.n_prompt + cost.n_sampled,
+    }
+
+
+def conversation_of(request: ResponsesRequest, records: Sequence[Record]) -> Conversation:
+    """What the model reads: earlier turns as they were sampled, then the new items."""
+    items: list[Json] = []
+    sampled: list[tuple[str, list[int] | None]] = []  # of each assistant message, what it says and its ids
+    for record in records:
+        items += record.input
+        sampled += [("", None)] * sum(map(_speaks, record.input))
+        for item, ids in zip(record.output, record.ids, strict=True):
+            if item["type"] == "function_call" and item["status"] != "completed":
+                continue  # a call that was cut off was never made
+            items.append(item)
+            sampled.append((_text(item), ids))
+    conversation = Conversation.from_responses(request.conversation(items))
+    return with_ids(conversation, sampled)
+
+
+def with_ids(conversation: Conversation, sampled: Sequence[tuple[str, list[int] | None]]) -> Conversation:
+    """The conversation with the ids of its first assistant messages. Where a text is not the one the ids were read as, the
+    text counts."""
+    messages, left = list(conversation.messages), iter(sampled)
+    for n, m in enumerate(messages):
+        if m.role != "assistant":
+            continue
+        text, ids = next(left, ("", None))
+        if ids is not None and text == m.text:
+            messages[n] = replace(m, ids=tuple(ids))
+    return replace(conversation, messages=tuple(messages))
+
+
+_SPEAKS = ("function_call", "code_interpreter_call", "web_search_call", "mcp_call")
+
+
+def _speaks(item: Json) -> bool:
+    """Whether an input item becomes a message of the assistant."""
+    if item.get("type") == "reasoning":
+        return bool(item.get("content") or item.get("summary"))
+    return item.get("type") in _SPEAKS or item.get("role") == "assistant"
+
+
+def _text(item: Json) -> str:
+    if item["type"] == "function_call":
+        return str(item["arguments"])
+    return "".join(p.get("text", "") for p in item.get("content") or ())
+
+
+@functools.cache
+def _types() -> dict[str, Any]:
+    """The published type of each event, by its name."""
+    from openai.types.responses import ResponseStreamEvent
+
+    union = typing.get_args(ResponseStreamEvent)[0]
+    return {typing.get_args(t.model_fields["type"].annotation)[0]: t for t in typing.get_args(union)}
+
+
+def validate(event: Json) -> None:
+    """Raises when the published type would not take an event, so that no wrong one leaves."""
+    _types()[event["type"]].model_validate(event)
