@@ -165,7 +165,7 @@ class Cache:
         self.length = 0
 
     def trim(self) -> None:
-        """Drops what lies wholly behind the windows; every step begins with it."""
+        """Drops what lies wholly behind the windows; every step that needs pages begins with it."""
         for n, pool in enumerate(self.pages.pools):
             behind = 0 if self.keep else pool.first_needed(self.length) - self._firsts[n]
             for number in self._numbers[n][: max(0, behind)]:
@@ -181,6 +181,16 @@ class Cache:
             lacking = max(0, pages - first - len(held))
             out.append(lacking + 1 if count and self._shared_tail(n) is not None else lacking)
         return tuple(out)
+
+    def settled(self, count: int) -> bool:
+        """Whether `count` positions more fit on pages it has begun and holds alone, as in most steps of one token each."""
+        place, page = self.length % PAGE, self.length // PAGE
+        if not place or place + count > PAGE:
+            return False
+        for pool, first, held in zip(self.pages.pools, self._firsts, self._numbers, strict=True):
+            if pool.holders(held[page - first]) > 1:
+                return False
+        return True
 
     def _shared_tail(self, n: int) -> int | None:
         """Place in the table of a page that the next position goes to and that others hold too."""
@@ -258,8 +268,8 @@ class Pages:
 
     def reserve(self, wants: Iterable[tuple[Cache, int]]) -> None:
         """Room for `count` positions more in each cache, all or none. Raises PagesFull before anything is allocated."""
-        wants = list(wants)
         self.collect()
+        wants = [(cache, count) for cache, count in wants if not cache.settled(count)]
         for cache, _ in wants:
             cache.trim()
         need = sum(self.bytes_of(cache.missing(count)) for cache, count in wants)

@@ -97,6 +97,8 @@ class Memory:
     def fit(self, sequence: Sequence, count: int, promised: int) -> int | None:
         """Makes room for `count` positions more beside `promised` bytes; the bytes they take, or None when all is in use."""
         cache, budget = sequence.cache, self.pages.budget
+        if cache.settled(count):
+            return 0
         cache.trim()
         while True:
             missing = cache.missing(count)

@@ -17,7 +17,7 @@ from typing import Any
 from motet.engine.memory import Memory
 from motet.engine.sampling import SamplingError
 from motet.engine.scheduler import Scheduler, Work
-from motet.engine.sequence import Sequence
+from motet.engine.sequence import Sequence, TokenOut
 from motet.engine.speculate import MARGIN, Cost, Drafter
 from motet.engine.tokens import draw
 from motet.errors import UserError
@@ -306,8 +306,12 @@ class Worker:
         return True
 
     def _take(self, work: list[Work], run: Any) -> None:
-        """What a step brought: positions in the cache, tokens for those who sample."""
+        """What a step brought: positions in the cache, tokens for those who sample.
+
+        Readers get theirs when all are drawn: they would wake in between and take the interpreter from the rest of the batch.
+        """
         routes, at = run.routes, 0
+        outs: list[tuple[Sequence, TokenOut]] = []
         for item, rows in zip(work, run.logits, strict=True):
             sequence, samples = item.sequence, item.samples
             sequence.done += item.rows
@@ -322,26 +326,33 @@ class Worker:
                 continue
             first = sequence.stats.n_sampled == 0
             sequence.alone = False
-            self._sample(item, rows, first)
+            outs += self._sample(item, rows, first)
             self.scheduler.charge(sequence, item.count if first else 0, 1)
+        self._emit(outs)
 
-    def _sample(self, item: Work, rows: Any, first: bool) -> None:
+    def _emit(self, outs: list[tuple[Sequence, TokenOut]]) -> None:
+        for sequence, out in outs:
+            sequence.emit(out)
+
+    def _sample(self, item: Work, rows: Any, first: bool) -> list[tuple[Sequence, TokenOut]]:
         """One token, and one more for every draft that came true."""
         sequence = item.sequence
+        outs: list[tuple[Sequence, TokenOut]] = []
         agreed = 0
         for n, row in enumerate(rows):
             try:
                 choice, forced = draw(sequence, row)
             except Exception as e:
+                self._emit(outs)
                 self._fail(sequence, e)
-                return
+                return []
             if first and not item.drafts:
                 self.memory.file(sequence, end=True)  # the prompt: where siblings and the next turn begin
             out = sequence.accept(choice, forced)
+            outs.append((sequence, out))
             agreed = n
             if out.finish is not None or n == len(item.drafts) or choice.token != item.drafts[n]:
                 break
-            sequence.emit(out)
         if item.drafts:
             self._settle(sequence, len(item.drafts), agreed)
         if out.finish is None:
@@ -349,7 +360,7 @@ class Worker:
         else:
             self.scheduler.remove(sequence)
             self.memory.release(sequence)
-        sequence.emit(out)
+        return outs
 
     def _settle(self, sequence: Sequence, drafted: int, agreed: int) -> None:
         """Takes back the drafts that did not come true."""
