@@ -6,6 +6,7 @@
     python bench/engine.py --model DIR --own 64              the engine's own share of a decoding step, while it decodes
     python bench/engine.py --model mini --soak 30            minutes of random requests and cancels: memory, leaked pages
     python bench/engine.py --model DIR --guess 256           decoding where the text repeats, with guesses and without
+    python bench/engine.py --model DIR --bits 3              random schedules in little memory against each request alone
 
 --scale shrinks the trace (all its counts), --no-cache and --no-guess switch reuse and speculation off, --llama-server PATH
 --gguf FILE plays the same trace to a llama.cpp server (its weights may differ, so only times and shares compare).
@@ -396,6 +397,39 @@ def soak(model: Any, minutes: float, budget: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def same_bits(model: Any, schedules: int) -> dict[str, Any]:
+    """Requests alone, without cache and guesses, against the same among others that are cancelled, in memory too small for all:
+    how many gave other tokens or log-probabilities, and what happened to them meanwhile."""
+    rng, vocab = random.Random(9), model.config.vocab_size
+    trunk = [rng.randrange(vocab) for _ in range(200)]
+    asked = []
+    for n in range(8):
+        ids = trunk[: rng.randrange(20, 200)] + [rng.randrange(vocab) for _ in range(rng.randrange(1, 60))]
+        asked.append((ids, SamplingParams(temperature=n % 2, seed=n, max_tokens=24, stop_token_ids=())))
+
+    def reply(request: Any, cut: int = 1 << 30) -> list[tuple[int, float]]:
+        return [(out.token, out.logprob) for out, _ in zip(request, range(cut), strict=False)]
+
+    with Engine(model, prefix_cache=False, speculate=False, max_batch=1) as engine:
+        alone = [reply(engine.submit(ids, params)) for ids, params in asked]
+    out = dict.fromkeys(("compared", "different", "cached_tokens", "preemptions", "accepted_tokens"), 0)
+    tight = Pages(model.config, "bf16").bytes_of([7] * len(Pages(model.config, "bf16").pools))
+    for _ in range(schedules):
+        with Engine(model, kv_memory=tight, max_batch=4) as engine:
+            order = rng.sample(range(len(asked)), len(asked))
+            kept = {n: engine.submit(*asked[n], client=str(n % 3)) for n in order}
+            for n in order[:3]:
+                reply(
+                    engine.submit(asked[n][0] + [7], asked[n][1]), rng.randrange(1, 9)
+                )  # left early: cancelled
+            for n, request in kept.items():
+                out["different"] += reply(request) != alone[n]
+                out["compared"] += 1
+                for key in ("cached_tokens", "preemptions", "accepted_tokens"):
+                    out[key] += getattr(request.stats, key)
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -408,6 +442,7 @@ def main() -> None:
     parser.add_argument("--gap", type=int)
     parser.add_argument("--own", type=int)
     parser.add_argument("--guess", type=int)
+    parser.add_argument("--bits", type=int)
     parser.add_argument("--soak", type=float)
     parser.add_argument("--kv-mib", type=float, default=0)
     parser.add_argument("--no-cache", action="store_true")
@@ -438,6 +473,8 @@ def main() -> None:
             tell("own", own_time(model, a.own, batch))
         if a.guess:
             tell("guess", guessing(model, a.guess))
+        if a.bits:
+            tell("bits", same_bits(model, a.bits))
         if a.soak:
             tell("soak", soak(model, a.soak, int((a.kv_mib or 8) * 2**20)))
     elif not a.llama_server:
