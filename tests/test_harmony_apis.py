@@ -291,7 +291,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: items(fcall(), fcall()), r"input\[1\].call_id 'a' is the id of another call"),
     (lambda: items(fcall(), {"type": "function_call_output", "call_id": "a", "output": None}), r"input\[1\].output is missing"),
     (lambda: items({"type": "reasoning", "encrypted_content": "gAAA", "summary": []}), "encrypted_content cannot be read"),
-    (lambda: items({"type": "code_interpreter_call", "code": "1", "outputs": [{"type": "image", "url": "u"}]}), "send logs"),
+    (lambda: items({"type": "code_interpreter_call", "code": "1", "outputs": [{"type": "video", "url": "u"}]}), "send logs"),
     (lambda: items({"type": "web_search_call", "action": {"type": "dance"}}), r"input\[0\].action.type is 'dance'"),
     (lambda: items({}), r"input\[0\] is of type 'None'"),
     (lambda: items(USER, tools=[{"type": "file_search"}]), r"tools\[0\] is of type 'file_search'"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
+from folding import fold_events, summed
 from motet.engine import Engine
 from motet.model import load
 from motet.server import auth
@@ -33,62 +34,6 @@ def mini() -> Iterator[Served]:
     model = load("mini")
     with Engine(model) as engine, serving(engine, KEPT, "mini", model.encoding) as served:
         yield served
-
-
-def fold_events(events: list[Any]) -> list[dict[str, Any]]:
-    """The output as a client adds it up from deltas alone, checking the order of the published stream on the way."""
-    items: list[dict[str, Any]] = []
-    open_item: dict[str, Any] | None = None
-    part: dict[str, Any] | None = None
-    assert [e.sequence_number for e in events] == list(range(len(events)))
-    for e in events:
-        kind = e.type.removeprefix("response.")
-        if hasattr(e, "output_index"):
-            assert e.output_index == len(items) - (kind != "output_item.added")
-        if hasattr(e, "item_id"):
-            assert open_item is not None and e.item_id == open_item["id"]
-        if kind == "output_item.added":
-            assert open_item is None and e.item.status == "in_progress"
-            open_item = {"id": e.item.id, "type": e.item.type, "parts": [], "arguments": ""}
-            items.append(open_item)
-        elif kind in ("content_part.added", "reasoning_summary_part.added"):
-            assert part is None and open_item is not None
-            part = {"text": ""}
-            open_item["parts"].append(part)
-        elif kind in (
-            "output_text.delta",
-            "reasoning_text.delta",
-            "reasoning_summary_text.delta",
-            "refusal.delta",
-        ):
-            assert part is not None
-            part["text"] += e.delta
-        elif kind in ("output_text.done", "reasoning_text.done", "reasoning_summary_text.done"):
-            assert part is not None and e.text == part["text"]
-        elif kind in ("content_part.done", "reasoning_summary_part.done"):
-            part = None
-        elif kind == "function_call_arguments.delta":
-            assert open_item is not None
-            open_item["arguments"] += e.delta
-        elif kind == "function_call_arguments.done":
-            assert open_item is not None and e.arguments == open_item["arguments"]
-        elif kind == "output_item.done":
-            assert part is None and open_item is not None and e.item.id == open_item["id"]
-            open_item = None
-    assert open_item is None
-    return items
-
-
-def summed(output: list[Any]) -> list[dict[str, Any]]:
-    """A finished output in the form of `fold_events`."""
-    out = []
-    for item in output:
-        parts = [*(getattr(item, "summary", None) or []), *(getattr(item, "content", None) or [])]
-        texts = [{"text": getattr(p, "text", None) or getattr(p, "refusal", "")} for p in parts]
-        out.append(
-            {"id": item.id, "type": item.type, "parts": texts, "arguments": getattr(item, "arguments", "")}
-        )
-    return out
 
 
 def stream(client: OpenAI, **ask: Any) -> list[Any]:

@@ -29,6 +29,18 @@ StoreOption = Annotated[
 RetentionOption = Annotated[
     float, typer.Option("--retention-days", metavar="D", min=0, help="0 keeps responses for ever.")
 ]
+ServedToolOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tool", metavar="T", help="Callers may let the model use it: python, browser:DIR, browser:fetch."
+    ),
+]
+ServedMcpOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mcp", metavar="S", help="And the tools of an MCP server: NAME= and a URL or a command line."
+    ),
+]
 ThinkingOption = Annotated[Thinking, typer.Option("--thinking", help="What callers see of it.")]
 NameOption = Annotated[
     list[str] | None, typer.Option("--name", metavar="NAME", help="Another name of the model.")
@@ -58,6 +70,8 @@ def serve(
     store: StoreOption = None,
     retention_days: RetentionOption = 30,
     thinking: ThinkingOption = "show",
+    tool: ServedToolOption = None,
+    mcp: ServedMcpOption = None,
     name: NameOption = None,
     max_batch: BatchOption = 8,
     max_queue: QueueOption = 256,
@@ -75,7 +89,7 @@ def serve(
 
     settings = Settings(
         host=host, port=port, keys=keys, store=store, retention_days=retention_days or None, thinking=thinking,
-        names=tuple(name or ()), cors=tuple(cors or ()), tls_cert=tls_cert, tls_key=tls_key,
+        tools=tuple(tool or ()), mcp=tuple(mcp or ()), names=tuple(name or ()), cors=tuple(cors or ()), tls_cert=tls_cert, tls_key=tls_key,
     )  # fmt: skip
     options = {"max_batch": max_batch, "max_queue": max_queue}
     if kv_memory is not None:

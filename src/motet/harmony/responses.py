@@ -92,6 +92,8 @@ def _item(value: Any, path: str, calls: o.Calls, following: Any) -> list[Message
         return list(_browser(item, path))
     if kind == "mcp_call":
         return list(_mcp(item, path))
+    if kind == "mcp_list_tools":
+        return []  # what a server offers is declared with the tools
     raise UsageError(
         f"{path} is of type {o.shown(kind)}, which cannot be said in Harmony; use message, reasoning, function_call, "
         "function_call_output, web_search_call, code_interpreter_call or mcp_call."
@@ -159,7 +161,9 @@ def _python(item: Mapping[str, Any], path: str) -> Iterator[Message]:
     logs: list[str] = []
     for n, output in enumerate(o.a_list(outputs, f"{path}.outputs")):
         where = f"{path}.outputs[{n}]"
-        if o.an_object(output, where).get("type") != "logs":
+        if o.an_object(output, where).get("type") == "image":
+            continue  # for people; what the model read of it stands in the logs
+        if output.get("type") != "logs":
             raise UsageError(
                 f"{where} is of type {o.shown(output.get('type'))}; the model reads text only, so send logs."
             )

@@ -11,6 +11,7 @@ from pydantic import Field
 from motet.engine import SamplingParams
 from motet.harmony import Rules
 from motet.server.errors import ApiError, unsupported
+from motet.server.kit import RUNS_IN, TYPES
 from motet.server.settings import Limits
 from motet.server.wire import EFFORTS, Effort, Json, Request, Sampling, StreamOptions, bounded, bounded_schema
 
@@ -69,8 +70,8 @@ class ResponsesRequest(Sampling):
                 "truncation", "nothing is left out of a prompt; shorten the input, or use disabled."
             )
         for n, tool in enumerate(self.tools or ()):
-            if tool.get("type", "function") != "function":
-                raise unsupported(f"tools[{n}].type", "this server runs no tools of its own; send functions.")
+            if tool.get("type", "function") not in TYPES:
+                raise unsupported(f"tools[{n}].type", "use function, code_interpreter, web_search or mcp.")
         for n, name in enumerate(self.include or ()):
             if name not in INCLUDES:
                 raise unsupported(f"include[{n}]", f"use {', '.join(INCLUDES)}.")
@@ -80,8 +81,6 @@ class ResponsesRequest(Sampling):
                 raise unsupported("text.verbosity", "say in the input how long the answer should be.")
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise ApiError(400, "tool_choice needs tools; send them.", param="tool_choice")
-        if isinstance(self.tool_choice, dict) and self.tool_choice.get("type") != "function":
-            raise unsupported("tool_choice.type", "use auto, none, required or a function.")
 
     @property
     def items(self) -> list[Json]:
@@ -105,17 +104,53 @@ class ResponsesRequest(Sampling):
         """As the engine takes them."""
         return self.params(self.max_output_tokens, self.logprobs)
 
+    @property
+    def allowed(self) -> list[Json]:
+        """The tools the model is shown: all, or those that tool_choice allows."""
+        choice = self.tool_choice
+        if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+            return list(self.tools or ())
+        out = []
+        for n, wanted in enumerate(choice.get("tools") or ()):
+            found = [t for t in self.tools or () if _is(t, wanted)]
+            if not found:
+                path = f"tool_choice.tools[{n}]"
+                raise ApiError(400, f"{path} is none of the tools of the request; declare it.", param=path)
+            out += [t for t in found if t not in out]
+        return out
+
+    def choice(self) -> str | Json:
+        """tool_choice as the grammar knows it."""
+        choice = self.tool_choice or "auto"
+        if isinstance(choice, str):
+            return choice
+        kind = choice.get("type")
+        if kind == "function":
+            return choice
+        if kind == "allowed_tools" and choice.get("mode", "auto") in ("auto", "required"):
+            return str(choice.get("mode", "auto")) if self.allowed else "none"
+        space = RUNS_IN.get(str(kind))
+        if space is not None:
+            return {"name": "python" if space == "python" else "browser.search"}
+        if kind == "mcp" and choice.get("name"):
+            return {"name": f"{choice.get('server_label')}.{choice['name']}"}
+        kinds = "auto, none, required, a function, a tool of an MCP server by name, or a built-in tool"
+        raise unsupported("tool_choice.type", f"use {kinds}.")
+
     def rules(self) -> Rules:
         """What the grammar holds the turn to."""
         return Rules(
-            tool_choice=self.tool_choice or "auto",
+            tool_choice=self.choice(),
             response_format=self.text.format if self.text else None,
             max_reasoning_tokens=self.max_reasoning_tokens,
         )
 
     def conversation(self, before: Sequence[Json]) -> Json:
         """What `Conversation.from_responses` reads, the items of earlier turns in front."""
-        out: Json = {"input": [*before, *self.items], "instructions": self.instructions, "tools": self.tools}
+        declared = [
+            t for t in self.allowed if t.get("type") != "mcp"
+        ]  # those are declared when they are connected
+        out: Json = {"input": [*before, *self.items], "instructions": self.instructions, "tools": declared}
         out["text"] = {"format": self.text.format} if self.text else None
         out["harmony"] = (self.model_extra or {}).get("harmony")
         return out | {"reasoning": {"effort": self.effort}}
@@ -181,7 +216,20 @@ def echo(request: ResponsesRequest) -> Json:
     }  # fmt: skip
 
 
+def _is(tool: Json, wanted: Any) -> bool:
+    """Whether a tool is the one another place names."""
+    if not isinstance(wanted, dict) or tool.get("type", "function") != wanted.get("type", "function"):
+        return False
+    inner = tool["function"] if isinstance(tool.get("function"), dict) else tool
+    return all(inner.get(k) == wanted[k] for k in ("name", "server_label") if k in wanted)
+
+
 def _tool(tool: Json) -> Json:
+    kind = RUNS_IN.get(str(tool.get("type")))
+    if kind == "python":
+        return {**tool, "type": "code_interpreter", "container": tool.get("container") or {"type": "auto"}}
+    if kind == "browser":
+        return {**tool, "type": "web_search"} if tool["type"] in ("browser", "browser_search") else tool
     if tool.get("type", "function") != "function":
         return tool
     # Chat's nested form is read too, and given back in this API's own.

@@ -15,6 +15,7 @@ from motet.server.auth import Key
 from motet.server.chat import malformed_notice
 from motet.server.errors import ApiError
 from motet.server.host import Host
+from motet.server.kit import Kit
 from motet.server.output import Output
 from motet.server.responses import before, conversation_of, usage
 from motet.server.shown import Cost
@@ -32,7 +33,11 @@ SUMMARY_TOKENS = 2048
 async def count(host: Host, request: CountRequest, key: Key) -> int:
     """Tokens of the prompt a request would become."""
     records = await _read(host, request, key)
-    return await asyncio.to_thread(_count, host, request, records)
+    kit = await asyncio.to_thread(host.workshop.kit, request.allowed, key.name, request.previous_response_id)
+    try:
+        return await asyncio.to_thread(_count, host, request, records, kit)
+    finally:
+        await asyncio.to_thread(host.workshop.done, kit, None)
 
 
 async def _read(host: Host, request: CountRequest, key: Key) -> list[Record]:
@@ -42,8 +47,9 @@ async def _read(host: Host, request: CountRequest, key: Key) -> list[Record]:
     return await before(host, request, key)
 
 
-def _count(host: Host, request: CountRequest, records: Sequence[Record]) -> int:
-    return len(render(declare(conversation_of(request, records), (), request.rules()), host.encoding))
+def _count(host: Host, request: CountRequest, records: Sequence[Record], kit: Kit) -> int:
+    conversation = declare(conversation_of(request, records), kit.tools, request.rules())
+    return len(render(conversation, host.encoding))
 
 
 async def compacted(host: Host, request: CountRequest, key: Key) -> Json:

@@ -13,6 +13,7 @@ from motet.errors import UserError
 from motet.harmony import Conversation, Event, Policy, Rules, TurnDone
 from motet.server.auth import Key, Keys
 from motet.server.errors import ApiError
+from motet.server.kit import Workshop
 from motet.server.limits import Meter, today
 from motet.server.metrics import Metrics
 from motet.server.settings import Settings
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from motet.server.responses import Run
 
 _log = logging.getLogger(__name__)
-BEAT_S, FORGET_S = 10, 3600
+BEAT_S, TIDY_S, FORGET_S = 10, 60, 3600
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Host:
         url = url_of(self.settings.store)
         self.store = None if url is None else Store(url)
         self.meter = Meter(self.settings.limits, self.store.spent(today()) if self.store else None)
+        self.workshop = Workshop(self.settings.tools, self.settings.mcp)
         self.runs: dict[str, Run] = {}
         self.metrics = Metrics(self.engine)
         self.draining = asyncio.Event()
@@ -157,17 +159,21 @@ class Host:
         }  # fmt: skip
 
     def close(self) -> None:
-        """Stops the engine and lets go of the store."""
+        """Stops the engine, ends the tools and lets go of the store."""
         self.engine.close()
+        self.workshop.close()
         if self.store is not None:
             self.store.close()
 
     async def housekeeping(self) -> None:
-        """What the store needs now and then. Ends by being cancelled."""
+        """What the store and the tools need now and then. Ends by being cancelled."""
         n = 0
-        while self.store is not None:
+        while True:
             try:
-                await self._tend(self.store, n)
+                if n % TIDY_S == 0:
+                    await asyncio.to_thread(self.workshop.tidy)
+                if self.store is not None:
+                    await self._tend(self.store, n)
             except Exception as e:  # the database may come back
                 _log.error("The store could not be tended (%s).", type(e).__name__)
             await asyncio.sleep(1)

@@ -4,28 +4,44 @@ Items are built once, here; a response's output is the list this leaves behind, 
 follow from the response's id, so that seen and unseen versions of one turn name the same things alike. Knows no HTTP.
 
     output_item.added, content_part.added, *.delta, *.done, content_part.done, output_item.done
+
+A call of a tool that runs here stays open until it is answered (calls.py). Marks of citation in an answer become links, with a
+url_citation each.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from motet.harmony import Delta, Event, MessageEnd, MessageStart, Summary, ToolResult, TurnDone
+from motet.server.calls import Called, called
 from motet.server.chat import token_logprobs
+from motet.server.kit import Kit
 
 if TYPE_CHECKING:
     from motet.tokenizer import Encoding
+    from motet.tools.browser import CitationStream
 
 Json = dict[str, Any]
+NO_KIT = Kit()
+ALL = ("code_interpreter_call.outputs", "web_search_call.results", "web_search_call.action.sources")
 _CHANNELS = {"commentary": "commentary", "final": "final_answer"}
 
 
 class Output:
     """Feed it a turn; `items` is the output so far."""
 
-    def __init__(self, response_id: str, encoding: Encoding, logprobs: bool = False) -> None:
+    def __init__(
+        self,
+        response_id: str,
+        encoding: Encoding,
+        logprobs: bool = False,
+        kit: Kit = NO_KIT,
+        include: Collection[str] = ALL,
+    ) -> None:
         self.items: list[Json] = []
         self.ids: list[
             list[int] | None
@@ -36,11 +52,15 @@ class Output:
         self._ids: list[int] | None = None
         self._said = ""
         self._tokens: list[Json] = []
+        self._kit, self._include = kit, include
+        self._call_here: Called | None = None  # a call of a tool that runs here, until it is answered
+        self._cites: CitationStream | None = None
+        self._notes: list[Json] = []
 
     @property
     def answered(self) -> bool:
         """Whether there is something for the user or for the caller to do."""
-        return any(i["type"] != "reasoning" for i in self.items)
+        return any(i["type"] in ("message", "function_call") for i in self.items)
 
     def feed(self, event: Event) -> list[Json]:
         """The stream events, without their sequence numbers."""
@@ -52,9 +72,36 @@ class Output:
             return self._end(event)
         if isinstance(event, Summary):
             return self._summary(event)
-        if isinstance(event, TurnDone) and self._open is not None:
-            return self._end(MessageEnd("cut"))
-        return self._result(event) if isinstance(event, ToolResult) else []
+        if isinstance(event, TurnDone):
+            out = [] if self._open is None else self._end(MessageEnd("cut"))
+            return out if self._call_here is None else [*out, *self._unanswered()]
+        return self._answered(event) if isinstance(event, ToolResult) else []
+
+    def servers(self, known: Collection[str] = ()) -> list[Json]:
+        """The items that say what MCP servers offer, at the beginning; not of those the conversation knows already."""
+        out: list[Json] = []
+        for tool in self._kit.tools:
+            space = tool.namespace
+            if space.name not in self._kit.labels or space.name in known:
+                continue
+            item: Json = {
+                "id": self._id("mcpl"),
+                "type": "mcp_list_tools",
+                "server_label": space.name,
+                "tools": [],
+            }
+            self._add(item)
+            out.append(self._event("output_item.added", item=dict(item)))
+            item["tools"] = [
+                {"name": f.name, "description": f.description, "annotations": None,
+                 "input_schema": f.parameters or {"type": "object", "properties": {}}}
+                for f in space.functions
+            ]  # fmt: skip
+            out += [
+                self._event(f"mcp_list_tools.{w}", item_id=item["id"]) for w in ("in_progress", "completed")
+            ]
+            out.append(self._event("output_item.done", item=dict(item)))
+        return out
 
     def refuse(self, text: str) -> list[Json]:
         """A message that says why there is no answer."""
@@ -78,8 +125,7 @@ class Output:
     def _start(self, start: MessageStart) -> list[Json]:
         self._ids, self._said, self._tokens = list(start.ids), "", []
         if start.is_call:
-            item = self._call(start)
-            return [self._event("output_item.added", item=_copy(item))]
+            return self._call(start)
         if start.channel == "analysis":
             item = {
                 "id": self._id("rs"),
@@ -92,6 +138,7 @@ class Output:
             part: Json = {"type": "reasoning_text", "text": ""}
         else:
             item = self._message("msg", _CHANNELS.get(start.channel or "", "commentary"))
+            self._cites, self._notes = self._citations(), []
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         self._open = item
         return [
@@ -99,13 +146,19 @@ class Output:
             self._event("content_part.added", content_index=0, part=part, item_id=item["id"]),
         ]
 
-    def _call(self, start: MessageStart) -> Json:
-        name = (start.recipient or "").removeprefix("functions.")
-        item = {"id": self._id("fc"), "type": "function_call", "call_id": self._id("call"), "name": name,
-                "arguments": "", "status": "in_progress"}  # fmt: skip
+    def _call(self, start: MessageStart) -> list[Json]:
+        self._call_here = here = called(self._kit, start.recipient or "", self._include)
+        if here is None:
+            name = self._kit.whose(start.recipient or "")[1]
+            item: Json = {"id": self._id("fc"), "type": "function_call", "call_id": self._id("call"), "name": name,
+                          "arguments": "", "status": "in_progress"}  # fmt: skip
+        else:
+            item = {"id": self._id(here.prefix), **here.item, "status": "in_progress"}
+            here.item = item
         self._add(item)
         self._open = item
-        return item
+        added = [self._event("output_item.added", item=_copy(item))]
+        return added if here is None else [*added, self._event(here.opening, item_id=item["id"])]
 
     def _message(self, prefix: str, phase: str) -> Json:
         item: Json = {"id": self._id(prefix), "type": "message", "role": "assistant", "status": "in_progress",
@@ -120,6 +173,12 @@ class Output:
             self._ids = [*self._ids, *delta.ids] if delta.ids or not delta.text else None
         if item is None or not (delta.text or delta.ids):
             return []
+        if self._call_here is not None:
+            self._said += delta.text
+            event = self._call_here.delta(delta.text) if delta.text else None
+            return [] if event is None else [self._event(event[0], item_id=item["id"], **event[1])]
+        if item["type"] == "message" and self._cites is not None:
+            return self._cited(item, delta)
         self._said += delta.text
         if item["type"] == "function_call":
             return (
@@ -131,13 +190,27 @@ class Output:
             return [
                 self._event("reasoning_text.delta", item_id=item["id"], content_index=0, delta=delta.text)
             ]
-        tokens = self._logarithms(delta)
+        return [self._text(item, delta.text, self._logarithms(delta))]
+
+    def _text(self, item: Json, text: str, tokens: list[Json]) -> Json:
         self._tokens += tokens
-        return [
-            self._event(
-                "output_text.delta", item_id=item["id"], content_index=0, delta=delta.text, logprobs=tokens
-            )
-        ]
+        return self._event(
+            "output_text.delta", item_id=item["id"], content_index=0, delta=text, logprobs=tokens
+        )
+
+    def _cited(self, item: Json, delta: Delta, last: bool = False) -> list[Json]:
+        """A piece of an answer with links for marks; what may become a mark waits."""
+        assert self._cites is not None
+        text, found = self._cites.feed(delta.text, last)
+        tokens = self._logarithms(delta)
+        out = [self._text(item, text, tokens)] if text or tokens or delta.ids else []
+        self._said += text
+        for c in found:
+            note = {"type": "url_citation", "start_index": c.start_index, "end_index": c.end_index, "title": c.title, "url": c.url}  # fmt: skip
+            where = {"item_id": item["id"], "content_index": 0, "annotation_index": len(self._notes)}
+            out.append(self._event("output_text.annotation.added", **where, annotation=note))
+            self._notes.append(note)
+        return out
 
     def _logarithms(self, delta: Delta) -> list[Json]:
         if not self._logprobs:
@@ -151,8 +224,14 @@ class Output:
         item, self._open = self._open, None
         if item is None:
             return []
+        self.ids[self.items.index(item)] = self._framed(end, "call" in item["type"])
+        if self._call_here is not None:
+            if end.stop == "cut":
+                item["status"] = "incomplete"
+            return [
+                self._event(k, item_id=item["id"], **more) for k, more in self._call_here.said(self._said)
+            ]
         item["status"] = "incomplete" if end.stop == "cut" else "completed"
-        self.ids[self.items.index(item)] = self._framed(end, item["type"] == "function_call")
         where = {"item_id": item["id"]}
         if item["type"] == "function_call":
             item["arguments"] = self._said
@@ -160,17 +239,20 @@ class Output:
                 "function_call_arguments.done", **where, name=item["name"], arguments=self._said
             )
             return [done, self._event("output_item.done", item=_copy(item))]
+        out: list[Json] = []
         if item["type"] == "reasoning":
             part: Json = {"type": "reasoning_text", "text": self._said}
-            text = self._event("reasoning_text.done", **where, content_index=0, text=self._said)
+            out.append(self._event("reasoning_text.done", **where, content_index=0, text=self._said))
         else:
-            part = {"type": "output_text", "text": self._said, "annotations": [], "logprobs": self._tokens}
-            text = self._event(
-                "output_text.done", **where, content_index=0, text=self._said, logprobs=self._tokens
-            )
+            out += [] if self._cites is None else self._cited(item, Delta(""), last=True)
+            part = {
+                "type": "output_text", "text": self._said, "annotations": list(self._notes), "logprobs": self._tokens,
+            }  # fmt: skip
+            told = {"text": self._said, "logprobs": self._tokens}
+            out.append(self._event("output_text.done", **where, content_index=0, **told))
         item["content"] = [part]
-        closed = self._event("content_part.done", **where, content_index=0, part=part)
-        return [text, closed, self._event("output_item.done", item=_copy(item))]
+        out.append(self._event("content_part.done", **where, content_index=0, part=part))
+        return [*out, self._event("output_item.done", item=_copy(item))]
 
     def _framed(self, end: MessageEnd, call: bool) -> list[int] | None:
         """The ids of a message as they stand in a later prompt: framing before, and the end that history has."""
@@ -198,9 +280,34 @@ class Output:
             self._event("output_item.done", item=_copy(item)),
         ]
 
-    def _result(self, result: ToolResult) -> list[Json]:
-        """A call of something that is not there was answered by the turn itself; its item is whole already."""
-        return []
+    def _answered(self, result: ToolResult) -> list[Json]:
+        """The answer to a call of a tool that runs here. One to something that is not there finds no open item: the turn
+        has answered it, and the item is whole; nor does one to a call that may not be seen."""
+        here, self._call_here = self._call_here, None
+        if here is None:
+            return []
+        told = here.answered(result)
+        item = here.item
+        if item["status"] == "in_progress":
+            item["status"] = "failed" if result.error and item["type"] == "mcp_call" else "completed"
+        return [
+            *([] if told is None else [self._event(told, item_id=item["id"])]),
+            self._event("output_item.done", item=_copy(item)),
+        ]
+
+    def _unanswered(self) -> list[Json]:
+        here, self._call_here = self._call_here, None
+        assert here is not None
+        here.item["status"] = "incomplete"
+        return [self._event("output_item.done", item=_copy(here.item))]
+
+    def _citations(self) -> CitationStream | None:
+        browser = self._kit.browser
+        if browser is None:
+            return None
+        from motet.tools.browser import CitationStream
+
+        return CitationStream(browser.address)
 
     # --- bookkeeping ---
 

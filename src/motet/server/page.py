@@ -94,7 +94,7 @@ def describe(host: Host) -> dict[str, Any]:
         "ideas": ["What is 47 * 85?", "What is 18 + 94 + 27?", "Who are you?"]
         if small
         else ["How many primes are there below 1,000?", "Why is the sky blue, and not violet?"],
-        "tools": [],
+        "tools": host.workshop.offers,
         "responses": True,
         "store": host.store is not None,
         "keys": host.keys.wanted,

@@ -23,7 +23,7 @@ from motet.server.auth import Key
 from motet.server.chat import malformed_notice
 from motet.server.errors import ApiError, explain
 from motet.server.host import Host
-from motet.server.output import Output
+from motet.server.output import ALL, Output
 from motet.server.shown import Cost
 from motet.server.stops import Stops
 from motet.server.store import RUNNING, Record
@@ -45,7 +45,6 @@ class Run:
         self._cancelled = False
         self._cost = Cost()
         self._events: list[Event] = []
-        self._output = Output(self.id, host.encoding, request.logprobs is not None)
         self.response: Json = {
             "id": self.id, "object": "response", "created_at": int(time.time()), "completed_at": None,
             "model": request.model, "status": "queued" if self.background else "in_progress", "error": None,
@@ -65,7 +64,16 @@ class Run:
         params, rules = request.sampling(), request.rules()
         records = await before(host, request, self._key)
         conversation = await asyncio.to_thread(conversation_of, request, records)
-        self._turn = host.turn(conversation, params, rules, self._key)
+        asked = request.allowed, self._key.name, request.previous_response_id
+        self._kit = await asyncio.to_thread(host.workshop.kit, *asked)
+        self._output = self._outputs(() if self.kept else ALL)
+        self._known = {i["server_label"] for r in records for i in r.output if i["type"] == "mcp_list_tools"}
+        try:
+            tools = self._kit.bounded(request.max_tool_calls)
+            self._turn = host.turn(conversation, params, rules, self._key, tools)
+        except BaseException:
+            await asyncio.to_thread(host.workshop.done, self._kit, None)
+            raise
         try:
             await self._turn.accepted()
             self._record = Record(
@@ -77,6 +85,7 @@ class Run:
         except BaseException:
             self._turn.cancel()
             host.turns.discard(self._turn)
+            await asyncio.to_thread(host.workshop.done, self._kit, None)
             raise
         host.runs[self.id] = self
         self.task = asyncio.create_task(self._go())
@@ -96,6 +105,7 @@ class Run:
             last = self._failed(explain(e))
         last["sequence_number"] = len(self.events)
         await self._keep(last)
+        await asyncio.to_thread(host.workshop.done, self._kit, self.id)
         self.events.append(last)
         self.over = True
         self._more.set()
@@ -110,6 +120,8 @@ class Run:
         self.response["status"] = "in_progress"
         self._say({"type": "response.in_progress", "response": dict(self.response)})
         output, finish = self._output, "stop"
+        for said in output.servers(self._known):
+            self._say(said)
         watched = host.watch(
             self._turn, host.policy(self._key), self._stops, self._cost, self._key, self._events
         )
@@ -158,7 +170,8 @@ class Run:
             validate(last)
             return
         record, view = self._record, self._turn.view
-        full = Output(self.id, self._host.encoding)
+        full = self._outputs(ALL)
+        full.servers(self._known)
         stops = Stops(self._stops)
         for event in self._events:
             for out in stops.feed(event):
@@ -177,6 +190,11 @@ class Run:
                 error={"code": "server_error", "message": "The response could not be stored."},
             )
             last.update(type="response.failed")
+
+    def _outputs(self, include: Sequence[str]) -> Output:
+        request = self._request
+        shown = (*include, *(request.include or ()))
+        return Output(self.id, self._host.encoding, request.logprobs is not None, self._kit, shown)
 
     def _validated(self) -> None:
         validate({"type": "response.created", "sequence_number": 0, "response": self.response})
@@ -259,6 +277,8 @@ def conversation_of(request: ResponsesRequest, records: Sequence[Record]) -> Con
         for item, ids in zip(record.output, record.ids, strict=True):
             if item["type"] == "function_call" and item["status"] != "completed":
                 continue  # a call that was cut off was never made
+            if item["type"] == "mcp_list_tools":
+                continue
             items.append(item)
             sampled.append((_text(item), ids))
     conversation = Conversation.from_responses(request.conversation(items))
@@ -289,8 +309,8 @@ def _speaks(item: Json) -> bool:
 
 
 def _text(item: Json) -> str:
-    if item["type"] == "function_call":
-        return str(item["arguments"])
+    if "call" in item["type"]:
+        return str(item["code"] if item["type"] == "code_interpreter_call" else item["arguments"])
     return "".join(p.get("text", "") for p in item.get("content") or ())
 
 

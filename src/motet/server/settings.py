@@ -38,6 +38,8 @@ class Settings:
     store: str | None = None  # an SQLAlchemy URL, "none", or None for a file in the user's data folder
     retention_days: float | None = 30.0
     thinking: str = "show"
+    tools: tuple[str, ...] = ()  # what callers may let the model use: python, browser:DIR
+    mcp: tuple[str, ...] = ()  # and whose tools: MCP servers, NAME=URL or NAME=COMMAND
     names: tuple[str, ...] = ()  # more names the model answers to
     cors: tuple[str, ...] = ()
     tls_cert: Path | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -69,6 +70,12 @@ class BrowserTool:
         """The URL of the page at a cursor; None for a search page and for none."""
         page = self._stack[cursor] if 0 <= cursor < len(self._stack) else None
         return page.url.split("/find?pattern=")[0] if page is not None and page.url else None
+
+    def shown(self, answer: str) -> Page | None:
+        """The page an answer of this tool shows, known by the cursor it begins with."""
+        found = re.match(r"\[(\d{1,9})\] ", answer)
+        cursor = int(found[1]) if found else -1
+        return self._stack[cursor] if 0 <= cursor < len(self._stack) else None
 
     def cite(self, text: str) -> tuple[str, list[Citation]]:
         """An answer with links for citation marks, and its url_citations."""
