@@ -1,6 +1,6 @@
 // Markdown inside a block: text to a tree of spans. CommonMark's rules for code, emphasis and links; bare addresses too.
-// HTML is text. Pictures are links: loading one would tell its server that, and what, somebody reads. Formulas stay
-// as they were written. Work grows with the length of the text and nothing nests beyond DEPTH, whatever was written.
+// HTML is text. Pictures are links: loading one would tell its server that, and what, somebody reads. Formulas are handed
+// on as they were written. Work grows with the length of the text and nothing nests beyond DEPTH, whatever was written.
 // A node is a string or {tag, children, href?}; makes no elements.
 
 const DEPTH = 16;
@@ -14,7 +14,7 @@ const AUTOLINK = /<((?:https?:\/\/|mailto:)[^\s<>]{1,2000})>/iy;
 const BREAK = /<br {0,2}\/?>/iy;
 const BARE = /https?:\/\/[^\s<>"'`{}|\\^\u0000-\u001f]{1,2000}/iy;
 const TARGET = /\(\s{0,3}(?:<([^<>\n]{0,2000})>|((?:[^\s()\\]|\\.|\([^\s()]{0,500}\)){0,2000}))(?:\s{1,3}(?:"[^"]{0,500}"|'[^']{0,500}'))?\s{0,3}\)/y;
-const MATH = /\$(?!\s)((?:[^$\\\n]|\\.){1,500}?)(?<!\s)\$(?!\d)|\\\(((?:[^\\\n]|\\(?!\))){1,1000})\\\)/y;
+const MATH = /\$\$(?:[^$\\]|\\[\s\S]){1,2000}\$\$|\\\[(?:[^\\]|\\(?!\])[\s\S]){1,2000}\\\]|\$(?!\s)((?:[^$\\\n]|\\.){1,500}?)(?<!\s)\$(?!\d)|\\\(((?:[^\\\n]|\\(?!\))){1,1000})\\\)/y;
 
 /** The spans of a text. */
 export function inline(text) {

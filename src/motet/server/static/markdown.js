@@ -1,11 +1,12 @@
 // Markdown to elements, as it streams in: `Markdown` takes text piece by piece and touches only the last block, so a long
 // answer costs what its last paragraph costs. Splitting into blocks is here, what is inside a block in inline.js.
-// The blocks of CommonMark and GitHub's tables and tasks; formulas between $$ as code; no HTML, no reference links, no
+// The blocks of CommonMark and GitHub's tables and tasks; formulas between $$ or \[ \]; no HTML, no reference links, no
 // underlined headings ("---" after a line is a rule, which is what models mean by it).
 
 import { colour } from "./colour.js";
 import { copyButton, count, h } from "./dom.js";
 import { address, inline } from "./inline.js";
+import { formula } from "./math.js";
 import { plain } from "./plain.js";
 
 const DEPTH = 12; // quotes and lists inside each other; deeper ones are paragraphs
@@ -80,7 +81,7 @@ function readerOf(lines, at, depth) {
   if (FENCE.test(line)) return fence;
   if (HEADING.test(line)) return heading;
   if (RULE.test(line)) return rule;
-  if (MATH.test(line)) return math;
+  if (isMath(line)) return math;
   if (depth < DEPTH && QUOTE.test(line)) return quote;
   if (depth < DEPTH && itemAt(line, 3)) return list;
   if (isTable(lines, at)) return table;
@@ -141,12 +142,23 @@ function heading(lines, at) {
 
 const rule = (lines, at) => [{ kind: "rule" }, at + 1];
 
+const closeOf = (line) => (MATH.exec(line)[1] === "$$" ? "$$" : "\\]");
+
+/** A formula that begins and ends in one line, with more behind it, is part of a paragraph. */
+function isMath(line) {
+  const text = MATH.test(line) && line.trim();
+  const end = text && text.indexOf(closeOf(line), 2);
+  return text && (end < 0 || end + 2 === text.length);
+}
+
 function math(lines, first) {
-  const close = MATH.exec(lines[first])[1] === "$$" ? "$$" : "\\]";
-  const begin = lines[first].trimStart();
+  const close = closeOf(lines[first]);
   let at = first;
-  if (begin.indexOf(close, 2) < 0) do at++; while (at < lines.length && lines[at].trim() && !lines[at].includes(close));
-  return [{ kind: "math", text: lines.slice(first, at + 1).join("\n").trim() }, Math.min(at + 1, lines.length)];
+  let end = lines[first].indexOf(close, lines[first].search(/\S/) + 2);
+  while (end < 0 && at + 1 < lines.length && lines[at + 1].trim()) end = lines[++at].indexOf(close);
+  const after = end < 0 ? "" : lines[at].slice(end + 2).trim();
+  const text = lines.slice(first, at + 1).join("\n").trim();
+  return [{ kind: "math", text: after ? text.slice(0, text.length - after.length).trim() : text, after }, at + 1];
 }
 
 function quote(lines, first, depth) {
@@ -234,12 +246,19 @@ function elementOf(block, level) {
     case "paragraph": return h("p", { dir: "auto" }, long(block.text, spans));
     case "heading": return h(`h${Math.min(6, level + block.level - 1)}`, { dir: "auto" }, long(block.text, spans));
     case "rule": return h("hr");
-    case "math": return h("pre", { class: "formula", tabindex: "0" }, long(block.text, (text) => plain(text, true)));
+    case "math": return block.after ? h("div", {}, mathOf(block.text), h("p", { dir: "auto" }, long(block.after, spans))) : mathOf(block.text);
     case "code": return codeBlock(block.text, block.language);
     case "quote": return h("blockquote", {}, block.blocks.map((b) => elementOf(b, level)));
     case "list": return listOf(block, level);
     default: return tableOf(block);
   }
+}
+
+/** A formula of its own; as it was written while its end has not come, or what it says is not understood. */
+function mathOf(text) {
+  const set = formula(text);
+  if (set) return h("div", { class: "formula", tabindex: "0", role: "group", "aria-label": "Formula" }, set);
+  return h("pre", { class: "formula", tabindex: "0" }, long(text, (shown) => plain(shown, true)));
 }
 
 function listOf({ items, loose, start }, level) {
@@ -294,14 +313,22 @@ function long(text, show) {
 }
 
 function spans(text) {
-  return inline(text).flatMap(element);
+  const nodes = inline(text).flatMap(element);
+  // a formula and the comma behind it stay on one line
+  nodes.forEach((node, n) => {
+    const after = node.localName === "math" && typeof nodes[n + 1] === "string" && /^[,.;:!?)]+/.exec(nodes[n + 1]);
+    if (!after) return;
+    nodes[n] = h("span", { class: "together" }, node, after[0]);
+    nodes[n + 1] = nodes[n + 1].slice(after[0].length);
+  });
+  return nodes;
 }
 
 function element(node) {
   if (typeof node === "string") return plain(node);
-  const children = node.children.flatMap(node.tag === "code" || node.tag === "math" ? (text) => plain(text, true) : element);
-  if (node.tag === "a") return anchor(node.href, children);
-  return [node.tag === "math" ? h("code", { class: "formula" }, children) : h(node.tag, {}, children)];
+  if (node.tag === "math") return [formula(node.children[0]) ?? h("code", { class: "formula" }, plain(node.children[0], true))];
+  const children = node.children.flatMap(node.tag === "code" ? (text) => plain(text, true) : element);
+  return node.tag === "a" ? anchor(node.href, children) : [h(node.tag, {}, children)];
 }
 
 /** A link that opens beside the page and tells the other side nothing; where its text names another host, its own is said. */
