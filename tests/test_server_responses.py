@@ -447,6 +447,14 @@ def test_conversations_are_listed_opened_and_deleted(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert whole["turns"][0]["response"] == first.model_dump(mode="json", exclude_unset=True)
         gone = f"{served.url}/motet/conversations/{first.id}"
+        with pytest.raises(NotFoundError):
+            theirs.patch(gone, cast_to=object, body={"title": "stolen"})
+        with pytest.raises(NotFoundError):  # it is not the first of its conversation
+            mine.patch(gone.replace(first.id, second.id), cast_to=object, body={"title": "no"})
+        with pytest.raises(BadRequestError, match="title"):
+            mine.patch(gone, cast_to=object, body={"title": ""})
+        mine.patch(gone, cast_to=object, body={"title": " a\nname "})
+        assert get(mine, f"/{first.id}")["title"] == "a name"
         for client in (theirs, mine, mine):
             if client is mine and get(mine, "")["data"][-1]["id"] == first.id:
                 assert client.delete(gone, cast_to=object)["deleted"]  # type: ignore[index]

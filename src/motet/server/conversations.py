@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from motet.server.errors import ApiError
 from motet.server.host import Host
@@ -49,6 +49,12 @@ class Conversed(BaseModel):
     turns: list[Asked]
 
 
+class Title(BaseModel):
+    """What a conversation is to be called."""
+
+    title: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 class Forgotten(BaseModel):
     """A conversation that is gone."""
 
@@ -86,6 +92,14 @@ def add_conversations(app: FastAPI, host: Host) -> None:
             Asked(parent=t["parent"], question=question_of(t["input"]), response=t["response"]) for t in found
         ]
         return Conversed(id=conversation_id, title=found[0]["title"], turns=turns)
+
+    @app.patch("/motet/conversations/{conversation_id}")
+    async def rename(conversation_id: str, body: Title, request: Request) -> Title:
+        """Gives one another title."""
+        owner, store = key_of(request).name, host.store
+        if not store or not await asyncio.to_thread(store.rename, conversation_id, owner, body.title):
+            raise unknown()
+        return body
 
     @app.delete("/motet/conversations/{conversation_id}")
     async def forget(conversation_id: str, request: Request) -> Forgotten:

@@ -127,7 +127,7 @@ class Gate:
     async def _let(self, scope: Any, receive: Receive, send: Send) -> None:
         key = self._key(scope)
         scope.setdefault("state", {})["key"] = key
-        if scope["method"] != "POST":
+        if scope["method"] not in ("POST", "PATCH"):
             await self._app(scope, receive, send)
             return
         body = await self._body(scope, receive)

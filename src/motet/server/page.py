@@ -51,7 +51,6 @@ class PageInfo(BaseModel):
     welcome: str
     ideas: list[str]
     tools: list[PageTool]
-    responses: bool
     store: bool
     keys: bool
 
@@ -95,7 +94,6 @@ def describe(host: Host) -> dict[str, Any]:
         if small
         else ["How many primes are there below 1,000?", "Why is the sky blue, and not violet?"],
         "tools": host.workshop.offers,
-        "responses": True,
         "store": host.store is not None,
         "keys": host.keys.wanted,
     }

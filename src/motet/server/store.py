@@ -113,6 +113,12 @@ class Store:
         with self._db.writing() as c:
             return c.execute(_T.delete().where(_mine(id, owner))).rowcount > 0
 
+    def rename(self, root: str, owner: str, title: str) -> bool:
+        """Gives a conversation another title; whether there is such a one of this owner."""
+        with self._db.writing() as c:
+            first = _mine(root, owner) & (_T.c.root == root)
+            return c.execute(_T.update().where(first).values(title=_short(title))).rowcount > 0
+
     def delete_conversation(self, root: str, owner: str) -> int:
         """Deletes every response of a conversation; returns how many there were."""
         with self._db.writing() as c:
@@ -316,7 +322,11 @@ def question_of(items: Sequence[Json]) -> str:
 def title_of(items: Sequence[Json]) -> str:
     """The beginning of the first question, in one line."""
     first = next((i for i in items if isinstance(i, dict) and i.get("role") == "user"), None)
-    words = re.sub(r"[\s\x00]+", " ", question_of([first] if first else [])).strip()
+    return _short(question_of([first] if first else []))
+
+
+def _short(text: str) -> str:
+    words = re.sub(r"[\s\x00]+", " ", text).strip()
     words = words.encode("utf-8", "replace").decode()  # half a character cannot be stored
     return words if len(words) <= TITLE else words[: TITLE - 1].rstrip() + "…"
 

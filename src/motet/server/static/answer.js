@@ -13,6 +13,7 @@ export class Answer {
     this.sequence = -1; // number of the last event
     this.began = null; // when its first token came, and the last, in milliseconds of this page's clock
     this.ended = null;
+    this.timed = true; // false when pieces of it come later than they were made
     this.thinkingMs = 0; // spent thinking, as this page saw it
     this.thinkingAt = null; // the last piece of thinking, while nothing else has come
   }
@@ -36,7 +37,7 @@ export class Answer {
 
   /** Tokens a second from the first to the last; null for what this page has not seen being written, or too briefly. */
   get speed() {
-    const n = this.usage?.output_tokens;
+    const n = this.timed ? this.usage?.output_tokens : 0;
     const ms = this.ended - this.began;
     return n > 1 && ms >= SHORTEST ? (1000 * (n - 1)) / ms : null;
   }
@@ -84,7 +85,7 @@ export class Answer {
   }
 
   time(thinks, now) {
-    if (thinks && this.thinkingAt !== null) this.thinkingMs += now - this.thinkingAt;
+    if (thinks && this.timed && this.thinkingAt !== null) this.thinkingMs += now - this.thinkingAt;
     this.thinkingAt = thinks ? now : null;
   }
 

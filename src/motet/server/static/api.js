@@ -44,8 +44,8 @@ export class Api {
   }
 
   /** Asks, and yields the events of the answer. */
-  async *stream(path, body, signal) {
-    const reply = await this.send(path, { method: "POST", body: { ...body, stream: true }, signal });
+  async *stream(path, { body, signal }) {
+    const reply = await this.send(path, body ? { method: "POST", body: { ...body, stream: true }, signal } : { signal });
     yield* events(reply.body, signal);
   }
 
@@ -58,6 +58,10 @@ export class Api {
   /** One of them: {title, turns: [{parent, question, response}]}, parents first. */
   async conversation(id) {
     return this.json(`motet/conversations/${encodeURIComponent(id)}`);
+  }
+
+  async rename(id, title) {
+    await this.send(`motet/conversations/${encodeURIComponent(id)}`, { method: "PATCH", body: { title } });
   }
 
   async forget(id) {

@@ -62,6 +62,12 @@ export function announce(text) {
   document.getElementById("status").textContent = text;
 }
 
+/** Waits; an abort ends it with an error. */
+export const pause = (ms, signal) => new Promise((done, no) => {
+  setTimeout(done, ms);
+  signal.addEventListener("abort", () => no(signal.reason), { once: true });
+});
+
 /** 1,234 as people here write it. */
 export const count = (n) => n.toLocaleString("en");
 

@@ -1,4 +1,4 @@
-// The list of conversations: what the server keeps, latest first, by day; opened by their address, deleted when one is sure.
+// The list of conversations: what the server keeps, latest first, by day; opened by their address, renamed, deleted when one is sure.
 
 import { announce, h, iconButton } from "./dom.js";
 import { plain } from "./plain.js";
@@ -7,19 +7,23 @@ const at = (id) => document.getElementById(id);
 const DAY = 86_400_000;
 
 export class List {
-  /** @param act {trouble, gone}: what to do with an error, and with the id of a conversation that was deleted */
+  /** @param act {trouble, loaded, gone}: what to do with an error, when the list is there, with the id of one that was deleted */
   constructor(api, act) {
     Object.assign(this, { api, act, entries: [], next: null, here: null });
     at("older").addEventListener("click", () => this.load(this.next));
   }
 
-  /** Asks for the latest; after an id, for those that follow it. */
+  /** Asks for the latest; after an id, for those that follow it. Older ones that were asked for stay. */
   async load(after = null) {
     try {
-      const page = await this.api.conversations(after);
-      this.entries = after ? [...this.entries, ...page.entries] : page.entries;
-      this.next = page.next;
-      this.show();
+      const { entries, next } = await this.api.conversations(after);
+      const ids = new Set(entries.map((e) => e.id));
+      const others = this.entries.filter((e) => !ids.has(e.id));
+      const older = after ? [] : others.filter((e) => next && e.updated_at < entries.at(-1).updated_at);
+      this.entries = after ? [...others, ...entries] : [...entries, ...older];
+      if (after || !older.length) this.next = next;
+      if (!at("conversations").contains(document.activeElement) || document.activeElement.localName !== "input") this.show();
+      this.act.loaded();
     } catch (error) {
       this.act.trouble(error);
     }
@@ -37,7 +41,39 @@ export class List {
   line({ id, title }) {
     const name = title || "Without words";
     const link = h("a", { href: `#${id}`, dir: "auto", title: name }, plain(name));
-    return h("li", { "data-id": id }, link, iconButton("bin", `Delete ${name.slice(0, 40)}`, () => this.remove(id, name)));
+    const line = h("li", { "data-id": id }, link,
+      iconButton("edit", `Rename ${name.slice(0, 40)}`, () => this.rename(line, id, name)),
+      iconButton("bin", `Delete ${name.slice(0, 40)}`, () => this.remove(id, name)));
+    return line;
+  }
+
+  /** What a conversation is called; null while that is not known. */
+  title(id) {
+    return this.entries.find((e) => e.id === id)?.title ?? null;
+  }
+
+  /** Lets a title be written anew: Enter or leaving takes it, Escape does not. */
+  rename(line, id, title) {
+    const field = h("input", { type: "text", "aria-label": "Title", maxlength: "120", dir: "auto" });
+    field.value = title;
+    let over = false;
+    const end = async (save) => {
+      if (over) return;
+      over = true;
+      const name = field.value.trim();
+      if (save && name && name !== title) await this.api.rename(id, name).catch((error) => this.act.trouble(error));
+      field.remove();
+      await this.load();
+      if (document.activeElement === document.body) at("conversations").querySelector(`[data-id="${CSS.escape(id)}"] a`)?.focus();
+    };
+    field.addEventListener("blur", () => end(true));
+    field.addEventListener("keydown", (event) => {
+      if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+      event.preventDefault();
+      end(event.key === "Enter");
+    });
+    line.replaceChildren(field);
+    field.select();
   }
 
   /** Marks the one that is shown. */
@@ -59,6 +95,7 @@ export class List {
     if (dialog.returnValue !== "yes") return;
     try {
       await this.api.forget(id);
+      this.entries = this.entries.filter((e) => e.id !== id);
       this.act.gone(id);
       announce("Deleted.");
     } catch (error) {

@@ -2,8 +2,7 @@
 
 import { Answer } from "./answer.js";
 import { Api } from "./api.js";
-import { respond as overChat } from "./chat.js";
-import { announce, h, icon, plural } from "./dom.js";
+import { announce, h, icon, pause, plural } from "./dom.js";
 import { build, chosen, narrow, settings, side, tools } from "./frame.js";
 import { List } from "./list.js";
 import { draft, forgetUnsent, keepDraft, sending, taken } from "./memory.js";
@@ -14,18 +13,22 @@ import { TurnView } from "./view.js";
 const at = (id) => document.getElementById(id);
 const api = new Api();
 const trouble = new Trouble(api, begin);
-const list = new List(api, { trouble: (error) => trouble.tell(error), gone });
+const list = new List(api, { trouble: (error) => trouble.tell(error), loaded: titled, gone });
 const touch = matchMedia("(pointer: coarse)");
+const AGAIN = 1000; // milliseconds between looks at an answer that cannot be followed
 const NEAR = 80; // pixels from the end of the page that count as being at it
 
 let server = null; // what GET motet/page says
 let open = blank(); // the conversation that is shown
 let views = []; // of its path, first to last
-const known = new Map(); // conversations by their id, as long as the page is open
+const known = new Map(); // conversations by their ids, as long as the page is open
 
 function blank() {
-  return { id: null, title: null, tree: new Tree(), live: new Map() };
+  return { tree: new Tree(), live: new Map() }; // live: turns that are being answered, with what stops them
 }
+
+/** A conversation is known by its first response; other wordings of its first question are others to the server. */
+const idOf = ({ tree }) => (server?.store && tree.path.find((turn) => turn.answer.id)?.answer.id) || null;
 
 // --- asking ---
 
@@ -45,56 +48,77 @@ function request(parent, question, tree) {
     tools: chosen("tool").map((type) => server.tools.find((t) => t.type === type).send),
     include: ["code_interpreter_call.outputs", "web_search_call.action.sources"],
     store: server.store,
+    background: server.store, // then it goes on without this page, and is taken up again after a reload
     ...settings(),
   };
 }
 
-const respond = (body, signal) => (server.responses ? api.stream("v1/responses", body, signal) : overChat(api, body, signal));
-
-const isHeld = (answer) => server.store && answer.id && ["completed", "incomplete"].includes(answer.response.status);
+const isHeld = (answer) => server.store && answer.id && !answer.lost && ["completed", "incomplete", "cancelled"].includes(answer.response.status);
 
 /** Asks a question after `parent` (null: at the beginning), and shows the answer as it comes. */
-async function ask(parent, question) {
-  const here = open;
+async function ask(parent, question, here = open) {
   const turn = here.tree.add(parent, question, new Answer());
-  const stop = new AbortController();
-  here.live.set(turn, stop);
-  here.title ??= question;
   show();
   toEnd(true);
   announce("The answer is on its way.");
   sending(question);
+  await read(here, turn, (signal) => api.stream("v1/responses", { body: request(parent, question, here.tree), signal }));
+}
+
+/** Reads the answer to a turn from a stream to its end. One that breaks off is taken up again, if the server keeps it. */
+async function read(here, turn, begin) {
+  const { answer } = turn;
+  const stop = new AbortController();
+  here.live.set(turn, stop);
+  buttons();
   try {
-    for await (const event of respond(request(parent, question, here.tree), stop.signal)) {
+    await take(here, turn, begin(stop.signal), stop.signal);
+    while (!answer.over && server.store && answer.id) {
+      answer.timed = false;
+      await take(here, turn, api.stream(`v1/responses/${answer.id}?stream=true&starting_after=${answer.sequence}`, { signal: stop.signal }), stop.signal);
+      if (!answer.over) answer.feed({ type: "response.found", response: await api.json(`v1/responses/${answer.id}`) });
+      if (!answer.over) await pause(AGAIN, stop.signal); // another process is at it
+    }
+    answer.end("failed", "The answer broke off before its end.");
+  } catch (error) {
+    if (error.name === "AbortError") answer.end("cancelled");
+    else fail(here, turn, error);
+  } finally {
+    here.live.delete(turn);
+    redraw();
+    buttons();
+  }
+  announce(said(answer));
+  if (server.store) list.load();
+}
+
+/** Takes in the events of a stream. While the server is away one waits for it, if it has the question and keeps the answer. */
+async function take(here, turn, events, signal) {
+  try {
+    for await (const event of events) {
       turn.answer.feed(event);
       if (event.type === "response.created") begun(here, turn);
       redraw();
     }
-    turn.answer.end("failed", "The answer broke off before its end.");
     trouble.reach(true);
   } catch (error) {
-    if (error.name === "AbortError") turn.answer.end("cancelled");
-    else fail(turn, error);
+    if (error.status !== 0 || !turn.answer.id || !server.store) throw error;
+    await trouble.back(signal);
   }
-  here.live.delete(turn);
-  redraw();
-  buttons();
-  announce(said(turn.answer));
-  if (server.store) list.load();
 }
 
-/** The server has the question. A conversation has an id when its first answer has one. */
+/** The server has the question. */
 function begun(here, turn) {
   taken(turn.question);
-  if (here.id || !server.store) return;
-  here.id = turn.answer.id;
-  known.set(here.id, here);
-  if (open === here) history.replaceState(null, "", `#${here.id}`);
+  if (!server.store) return;
+  known.set(here.tree.first(turn).answer.id, here);
+  if (open === here) address();
 }
 
-function fail(turn, error) {
+function fail(here, turn, error) {
   turn.answer.end("failed", error.message, error.code);
-  if (!trouble.handles(error, () => retry(turn)) && error.status === undefined) throw error;
+  if (error.code === "previous_response_not_found") return again(here, turn);
+  if (!trouble.handles(error, () => retry(turn, here)) && error.status === undefined) throw error;
 }
 
 function said({ response, usage }) {
@@ -102,10 +126,16 @@ function said({ response, usage }) {
   return response.status === "cancelled" ? "Stopped." : (response.error?.message ?? "The answer is not complete.");
 }
 
-function retry(turn) {
-  const parent = open.tree.before(turn);
-  if (!turn.answer.items.length) open.tree.remove(turn); // nothing came of it
-  ask(parent, turn.question);
+function retry(turn, here = open) {
+  const parent = here.tree.before(turn);
+  if (!turn.answer.items.length) here.tree.remove(turn); // nothing came of it
+  ask(parent, turn.question, here);
+}
+
+/** What went before is gone from the server, but not from here: asked again with all of it. */
+function again(here, turn) {
+  for (let before = turn.parent; before?.answer; before = before.parent) before.answer.lost = true;
+  retry(turn, here);
 }
 
 /** The question again, where nothing was said before it. */
@@ -116,8 +146,13 @@ function elsewhere(turn) {
   write(question);
 }
 
+/** Stops what is being answered. Where the server goes on by itself it is told to stop, and says the last word. */
 function stop() {
-  for (const controller of open.live.values()) controller.abort();
+  for (const [turn, controller] of open.live) {
+    const cancel = server.store && turn.answer.id;
+    if (cancel) api.send(`v1/responses/${cancel}/cancel`, { method: "POST" }).catch(() => controller.abort());
+    else controller.abort();
+  }
 }
 
 const acts = {
@@ -126,6 +161,7 @@ const acts = {
   show: (turn) => {
     open.tree.show(turn);
     show();
+    address();
     views[open.tree.path.indexOf(turn)]?.element.querySelector(".switcher button:not(:disabled)")?.focus();
   },
   picture: (url) => api.picture(url),
@@ -158,10 +194,15 @@ function show() {
     at("turns").append(view.element);
   }
   at("empty").hidden = path.length > 0;
-  at("title").textContent = open.title?.slice(0, 200) ?? "New conversation";
-  document.title = open.title ? `${open.title.slice(0, 60)} · motet` : "motet";
-  list.mark(open.id);
+  list.mark(idOf(open));
+  titled();
   buttons();
+}
+
+function titled() {
+  const title = (list.title(idOf(open)) ?? open.tree.path[0]?.question)?.slice(0, 200);
+  at("title").textContent = title || "New conversation";
+  document.title = title ? `${title.slice(0, 60)} · motet` : "motet";
 }
 
 // Drawing takes its time when an answer is long; then it happens less often, and never takes a third of the processor.
@@ -202,28 +243,41 @@ function buttons() {
 
 // --- conversations ---
 
+/** The address and the list name what is shown. */
+function address() {
+  const id = idOf(open);
+  list.mark(id);
+  history.replaceState(null, "", id ? `#${id}` : location.pathname + location.search);
+}
+
 /** A new conversation. */
 function start() {
-  history.replaceState(null, "", location.pathname + location.search);
   open = blank();
+  address();
   show();
   at("say").focus();
 }
 
 /** A conversation that was deleted. */
 function gone(id) {
+  const shown = idOf(open) === id;
+  const here = known.get(id);
+  const first = here?.tree.find(id);
+  if (first) here.tree.remove(first);
   known.delete(id);
-  if (open.id === id) start();
+  if (shown) start();
 }
 
 /** The conversation the address names. */
 async function follow() {
   const id = location.hash.slice(1);
-  if (!id || id === open.id) return;
+  if (!id || id === idOf(open)) return;
   side(!narrow.matches && !at("side").inert);
   try {
-    if (!known.has(id)) known.set(id, await load(id));
-    open = known.get(id);
+    const here = known.get(id) ?? (await load(id));
+    const first = here.tree.find(id);
+    if (!here.tree.path.includes(first)) here.tree.show(first);
+    open = here;
     show();
     toEnd();
   } catch (error) {
@@ -234,14 +288,19 @@ async function follow() {
   }
 }
 
+/** A conversation as the server keeps it. What is still being answered is read on. */
 async function load(id) {
-  const { title, turns } = await api.conversation(id);
-  const conversation = { ...blank(), id, title };
+  const here = blank();
   const byId = new Map();
-  for (const { parent, question, response } of turns) {
-    byId.set(response.id, conversation.tree.add(byId.get(parent) ?? null, question, new Answer(response)));
+  for (const { parent, question, response } of (await api.conversation(id)).turns) {
+    byId.set(response.id, here.tree.add(byId.get(parent) ?? null, question, new Answer(response)));
   }
-  return conversation;
+  known.set(id, here);
+  for (const turn of byId.values()) {
+    turn.answer.timed = false;
+    if (!turn.answer.over) read(here, turn, (signal) => api.stream(`v1/responses/${turn.answer.id}?stream=true`, { signal }));
+  }
+  return here;
 }
 
 // --- writing a question ---
@@ -295,7 +354,7 @@ function listen() {
   new ResizeObserver(() => following && toEnd()).observe(at("turns"));
   at("latest").addEventListener("click", () => toEnd(true));
   at("new").addEventListener("click", () => (side(!narrow.matches), start()));
-  window.addEventListener("hashchange", follow);
+  window.addEventListener("hashchange", () => (location.hash.length > 1 ? follow() : start()));
 }
 
 /** Learns what the server is, and shows what is there; again after a key or when it is back. */

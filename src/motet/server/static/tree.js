@@ -34,6 +34,22 @@ export class Tree {
     return turn.parent === this.root ? null : turn.parent;
   }
 
+  /** The first turn before this one that has an answer the server knows by an id; this turn if there is none before. */
+  first(turn) {
+    let first = turn;
+    for (let at = turn; at !== this.root; at = at.parent) if (at.answer.id) first = at;
+    return first;
+  }
+
+  /** The turn whose answer has this id. */
+  find(id, among = this.root.children) {
+    for (const turn of among) {
+      const found = turn.answer.id === id ? turn : this.find(id, turn.children);
+      if (found) return found;
+    }
+    return null;
+  }
+
   /** Other wordings of a turn's question, each by its latest answer (this turn for its own), oldest first. */
   questions(turn) {
     const latest = new Map();

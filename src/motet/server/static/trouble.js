@@ -14,7 +14,7 @@ export function notice(text, ...more) {
 export class Trouble {
   /** @param api the server @param begin starts over, with a key or when the server is back */
   constructor(api, begin) {
-    Object.assign(this, { api, begin, away: null, unlocked: null });
+    Object.assign(this, { api, begin, away: null, unlocked: null, waiting: [] });
     at("key").addEventListener("click", () => this.lock(null, begin));
     at("lock").querySelector("form").addEventListener("submit", () => {
       api.use(at("secret").value.trim(), at("keep").checked);
@@ -48,10 +48,18 @@ export class Trouble {
       if (this.away) notice("");
       clearTimeout(this.away);
       this.away = null;
+      for (const go of this.waiting.splice(0)) go();
     } else if (!this.away) {
       notice("Waiting for the server\u2026 what you write is kept.");
       this.away = setTimeout(() => this.look(), AGAIN);
     }
+  }
+
+  /** Waits until the server answers again. */
+  async back(signal) {
+    this.reach(false);
+    const stopped = new Promise((_, no) => signal.addEventListener("abort", () => no(signal.reason), { once: true }));
+    await Promise.race([new Promise((go) => this.waiting.push(go)), stopped]);
   }
 
   async look() {

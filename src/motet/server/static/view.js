@@ -20,6 +20,7 @@ export class TurnView {
   ask() {
     const { turn, tree, act } = this;
     const wordings = tree.questions(turn);
+    this.question.hidden = !turn.question; // an answer to what a tool of some client said
     this.question.replaceChildren(
       h("h2", { class: "unseen" }, "You"),
       h("div", { class: "said", dir: "auto" }, plain(turn.question)),
@@ -308,7 +309,7 @@ function callOf(item, active) {
     case "mcp_call":
       return {
         label: plain(`${active ? "Calling" : "Called"} ${item.server_label}, ${item.name}${item.error ? ", failed" : failed}`),
-        parts: [json(item.arguments), item.output && output(item.output, "Output"), item.error && output(String(item.error), "Error")].filter(Boolean),
+        parts: [json(item.arguments), item.output && output(item.output, "Output"), item.error && !item.output && output(errorOf(item.error), "Error")].filter(Boolean),
       };
     case "function_call":
       return { label: plain(`${active ? "Calling" : "Called"} ${item.name}${failed}`), parts: [json(item.arguments)] };
@@ -316,6 +317,8 @@ function callOf(item, active) {
       return { label: plain(String(item.type).replaceAll("_", " ")), parts: [json(item)] };
   }
 }
+
+const errorOf = (error) => (typeof error === "string" ? error : (error.content ?? []).map((c) => c.text).join("\n") || error.message || JSON.stringify(error));
 
 function searchOf({ type, query, queries, url, pattern }, active, failed) {
   const said = {

@@ -1,0 +1,195 @@
+"""The page on a server that keeps conversations: listed, opened, gone on with, deleted; answers that outlive a reload and an outage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from browsing import Reader, chromium
+from motet.server.settings import Settings
+from serving import Script, serving
+
+FINAL = "<|channel|>final<|message|>"
+LIST = "[...document.querySelectorAll('#conversations a')].map((a) => a.textContent)"
+KEPT = Settings(port=0, store="memory")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    yield from chromium()
+
+
+def echo(prompt: str) -> str:
+    """Answers with the last question."""
+    return f"{FINAL}You said {prompt.rsplit('<|message|>', 1)[1].split('<|end|>')[0]}.<|return|>"
+
+
+def numbers(last: int, pause_s: float) -> Script:
+    """An engine that counts."""
+    return Script(FINAL + " ".join(map(str, range(last + 1))) + "<|return|>", pause_s=pause_s)
+
+
+def says(turn: Any) -> str:
+    """The answer of a turn."""
+    return turn.locator(".flow").inner_text()
+
+
+def line(reader: Reader, title: str) -> Any:
+    """A conversation in the list."""
+    return reader.locator(f"#conversations li:has(> a[title='{title}'])")
+
+
+def do(reader: Reader, what: str, title: str) -> None:
+    """Renames or deletes it."""
+    line(reader, title).hover()
+    line(reader, title).get_by_label(what).click()
+
+
+def test_conversations_are_listed_opened_gone_on_with_and_deleted(browser: Any) -> None:
+    engine = Script(echo)
+    with serving(engine, KEPT) as served, Reader(browser, served.url) as reader:
+        for question in ("one", "two"):
+            reader.click("#new")
+            reader.ask(question)
+            reader.answered()
+        reader.until(f"{LIST}.join() === 'two,one'")
+        line(reader, "one").locator("a").click()
+        reader.until("document.querySelector('.said').textContent === 'one'")
+        assert reader.get_attribute("#conversations [aria-current]", "title") == "one"
+        assert reader.title() == "one · motet"
+        reader.reload()
+        assert says(reader.answered()) == "You said one."
+        reader.ask("more")
+        assert says(reader.answered(2)) == "You said more."
+        prompt = served.host.encoding.decode(engine.prompts[-1])
+        assert prompt.count("You said one.") == 1 and prompt.count("<|start|>user<|message|>") == 2
+        reader.until(f"{LIST}.join() === 'one,two'")  # latest activity first
+        do(reader, "Delete", "one")
+        reader.get_by_role("button", name="Keep it").click()
+        assert reader.locator(".turn").count() == 2
+        do(reader, "Delete", "one")
+        reader.get_by_role("button", name="Delete", exact=True).click()
+        reader.until(f"{LIST}.join() === 'two'")
+        assert reader.locator(".turn").count() == 0 and reader.is_visible("#empty")
+        line(reader, "two").locator("a").click()
+        assert says(reader.answered()) == "You said two."
+        reader.go_back()
+        reader.wait_for_selector("#empty")
+
+
+def test_a_conversation_can_be_renamed(browser: Any) -> None:
+    with serving(Script(echo), KEPT) as served, Reader(browser, served.url) as reader:
+        reader.ask("one")
+        reader.answered()
+        do(reader, "Rename", "one")
+        reader.keyboard.type("another name")
+        reader.keyboard.press("Escape")
+        reader.until(f"{LIST}.join() === 'one'")
+        do(reader, "Rename", "one")
+        reader.keyboard.type("<b>First</b>")
+        reader.keyboard.press("Enter")
+        reader.until(f"{LIST}.join() === '<b>First</b>'")
+        assert reader.inner_text("#title") == "<b>First</b>" and reader.title() == "<b>First</b> · motet"
+        reader.ask("more")
+        reader.answered(2)
+        reader.reload()
+        reader.answered(2)
+        assert reader.inner_text("#title") == "<b>First</b>"
+
+
+def test_an_answer_outlives_a_reload(browser: Any) -> None:
+    with serving(numbers(150, 0.01), KEPT) as served, Reader(browser, served.url) as reader:
+        reader.ask("count")
+        reader.until("document.querySelector('.flow')?.textContent.includes('7')")
+        reader.reload()
+        assert reader.input_value("#say") == ""  # the server has it
+        turn = reader.answered()
+        assert says(turn) == " ".join(map(str, range(151)))
+        assert "tokens/s" not in turn.locator(".stats").inner_text()  # not seen from the beginning
+        assert len(served.host.engine.prompts) == 1
+
+
+def test_an_answer_that_is_stopped_is_kept_and_gone_on_with(browser: Any) -> None:
+    engine = numbers(900, 0.01)
+    with serving(engine, KEPT) as served, Reader(browser, served.url) as reader:
+        reader.ask("count")
+        reader.until("document.querySelector('.flow')?.textContent.includes('7')")
+        reader.click("#send")
+        turn = reader.answered()
+        shown = says(turn)
+        assert turn.locator(".state").inner_text() == "Stopped." and "900" not in shown
+        assert not served.host.turns
+        reader.reload()
+        turn = reader.answered()
+        assert says(turn) == shown and turn.locator(".state").inner_text() == "Stopped."
+        engine.pause_s = 0
+        reader.ask("go on")
+        assert says(reader.answered(2)).endswith("900")
+        assert shown in served.host.encoding.decode(engine.prompts[1])
+
+
+def test_wordings_of_the_first_question_are_conversations(browser: Any) -> None:
+    with serving(Script(echo), KEPT) as served, Reader(browser, served.url) as reader:
+        reader.ask("one")
+        first = reader.answered()
+        first.hover()
+        first.get_by_label("Edit the question").click()
+        reader.fill(".editing textarea", "one or two")
+        reader.press(".editing textarea", "Enter")
+        reader.until(f"{LIST}.join() === 'one or two,one'")
+        assert reader.get_attribute("#conversations [aria-current]", "title") == "one or two"
+        first.hover()
+        first.get_by_label("Previous wording").click()
+        assert reader.get_attribute("#conversations [aria-current]", "title") == "one"
+        line(reader, "one or two").locator("a").click()
+        reader.until("document.querySelector('.said').textContent === 'one or two'")
+        do(reader, "Delete", "one or two")
+        reader.get_by_role("button", name="Delete", exact=True).click()
+        reader.until(f"{LIST}.join() === 'one'")
+        line(reader, "one").locator("a").click()
+        reader.until("document.querySelector('.said').textContent === 'one'")
+        assert reader.locator(".switcher").count() == 0
+
+
+def test_what_the_server_has_lost_is_sent_again(browser: Any) -> None:
+    engine = Script(echo)
+    with serving(engine, KEPT) as served, Reader(browser, served.url) as reader:
+        reader.ask("one")
+        reader.answered()
+        reader.until("location.hash")
+        served.client().responses.delete(reader.evaluate("location.hash.slice(1)"))
+        reader.ask("two")
+        reader.until("document.querySelectorAll('.flow')[1]?.textContent === 'You said two.'")
+        assert "You said one." in served.host.encoding.decode(engine.prompts[-1])
+        reader.evaluate("location.hash = 'resp_unknown'")
+        reader.until("document.getElementById('notice').textContent.includes('not here any more')")
+
+
+def test_an_answer_is_taken_up_again_after_an_outage(browser: Any) -> None:
+    """The connection breaks; the server goes on, and the page reads on where it stopped."""
+    with serving(numbers(150, 0.01), KEPT) as served, Reader(browser, served.url) as reader:
+        reader.ask("count")
+        reader.until("document.querySelector('.flow')?.textContent.includes('7')")
+        reader.context.set_offline(True)
+        reader.wait_for_selector("#notice:not([hidden])")
+        reader.context.set_offline(False)
+        turn = reader.answered()
+        assert says(turn) == " ".join(map(str, range(151)))
+        assert not reader.is_visible("#notice")
+
+
+def test_a_question_that_was_refused_does_not_hide_the_next(browser: Any) -> None:
+    with serving(Script(echo), KEPT) as served, Reader(browser, served.url) as reader:
+        served.host.draining.set()
+        reader.ask("refused")
+        reader.answered()
+        served.host.draining.clear()
+        reader.ask("taken")
+        reader.answered(2)
+        reader.until(f"{LIST}.join() === 'taken'")
+        assert reader.get_attribute("#conversations [aria-current]", "title") == "taken"
+        reader.reload()
+        assert says(reader.answered()) == "You said taken."
+        assert reader.input_value("#say") == "refused"
