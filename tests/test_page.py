@@ -262,14 +262,14 @@ def test_a_phone(browser: Any, mini: Served) -> None:
         serving(Script(text)) as served,
         Reader(browser, served.url, has_touch=True, is_mobile=True) as reader,
     ):
-        reader.set_viewport_size({"width": 390, "height": 780})
+        reader.set_viewport_size({"width": 360, "height": 740})
         reader.ask("z" * 300)
         reader.press("#say", "Enter")
         reader.click("#send")
         reader.answered()
         reader.until("document.querySelector('.stats')")
-        assert reader.evaluate("document.documentElement.scrollWidth") == 390
-        assert reader.evaluate("document.getElementById('scroll').scrollWidth") == 390
+        assert reader.evaluate("document.documentElement.scrollWidth") == 360
+        assert reader.evaluate("document.getElementById('scroll').scrollWidth") == 360
         small = reader.evaluate(
             "[...document.querySelectorAll('button')].filter((b) => b.checkVisibility() && b.offsetHeight < 24).map((b) => b.outerHTML)"
         )
@@ -331,7 +331,7 @@ def test_for_those_who_listen(browser: Any, scheme: str) -> None:
         reader.ask("hi")
         reader.answered().locator("summary").click()
         assert faults(reader) == []
-        reader.set_viewport_size({"width": 390, "height": 780})
+        reader.set_viewport_size({"width": 360, "height": 740})
         reader.click("#menu")
         assert faults(reader) == []
         reader.click("#hide")

@@ -31,6 +31,16 @@ export function address(href) {
   }
 }
 
+/** The file behind an address of the server's own folders, for reading; null for any other. Such a page cannot be opened from here. */
+export function local(href) {
+  const found = /^local:\/\/([^\s]{1,500})$/.exec(href);
+  try {
+    return found && decodeURIComponent(found[1]);
+  } catch {
+    return null;
+  }
+}
+
 class Inline {
   constructor(text) {
     this.text = text;
@@ -149,8 +159,10 @@ class Inline {
     const target = TARGET.exec(this.text);
     if (!target) return;
     const href = (target[1] ?? target[2]).replace(/\\([!-/:-@[-`{-~])/g, "$1");
-    if (!address(href)) return; // then it stays what was written, for everyone to see
+    const file = local(href);
+    if (!file && !address(href)) return; // then it stays what was written, for everyone to see
     this.at = TARGET.lastIndex;
+    if (file) return void this.nodes.splice(begun.at, Infinity, { tag: "source", children: [file], href, depth: 1 });
     const children = unlinked(emphasis(this.nodes.splice(begun.at).slice(1, -1)));
     this.nodes.push(begun.picture ? link(["Picture: ", ...(children.length ? children : [href])], href) : link(children, href));
   }

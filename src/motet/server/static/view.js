@@ -2,6 +2,7 @@
 // be done about it. Draws what it is given; knows no server. `update` may be called after every event.
 
 import { copyButton, count, h, iconButton, plural } from "./dom.js";
+import { local } from "./inline.js";
 import { Markdown, codeBlock, output } from "./markdown.js";
 import { plain } from "./plain.js";
 
@@ -246,7 +247,7 @@ function sourcesOf(cited) {
   for (const [url, title] of seen) {
     const line = h("li", {});
     const web = /^https?:\/\//i.test(url);
-    line.append(web ? h("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow", title: url }, plain(title)) : h("span", { title: url }, plain(title)));
+    line.append(web ? h("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow", title: url }, plain(title)) : h("span", { class: "source", title: url }, plain(local(url) ?? title)));
     list.append(line);
   }
   return h("div", { class: "sources" }, h("h3", {}, "Sources"), list);
