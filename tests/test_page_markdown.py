@@ -83,6 +83,8 @@ def test_models_ways_of_writing(reader: Reader) -> None:
         "$$\na_1 + *b*\n": "<pre>$$\na_1 + *b*</pre>",
         "$\\nosuch{x}$ and $$\\nosuch$$": "<p><code>$\\nosuch{x}$</code> and <code>$$\\nosuch$$</code></p>",
         "between $HOME, $PATH": "<p>between $HOME, $PATH</p>",
+        "85*7=595; 85*40=3400; 2*x*3, (1+2)*(3+4)": "<p>85*7=595; 85*40=3400; 2*x*3, (1+2)*(3+4)</p>",
+        "*3*4* or **5*6**": "<p><em>3*4</em> or <strong>5*6</strong></p>",
         "a<br>b": "<p>a<br>b</p>",
         "text\n---\nmore": "<p>text</p><hr><p>more</p>",
         "![chart](https://a.b/c.png)": "<p><a https://a.b/c.png>Picture: chart</a></p>",

@@ -90,7 +90,7 @@ def describe(host: Host) -> dict[str, Any]:
         "welcome": "This is mini, a very small model: it can do small arithmetic, and shows how it gets there."
         if small
         else "Thinking comes first and is folded away; more effort lets the model think longer.",
-        "ideas": ["What is 47 * 85?", "What is 18 + 94 + 27?", "Who are you?"]
+        "ideas": ["What is 12 * 13?", "What is 345 + 678?", "Who are you?"]
         if small
         else ["How many primes are there below 1,000?", "Why is the sky blue, and not violet?"],
         "tools": host.workshop.offers,

@@ -1,4 +1,5 @@
-// Markdown inside a block: text to a tree of spans. CommonMark's rules for code, emphasis and links; bare addresses too.
+// Markdown inside a block: text to a tree of spans. CommonMark's rules for code, emphasis and links, but that a star between
+// figures multiplies; bare addresses too.
 // HTML is text. Pictures are links: loading one would tell its server that, and what, somebody reads. Formulas are handed
 // on as they were written. Work grows with the length of the text and nothing nests beyond DEPTH, whatever was written.
 // A node is a string or {tag, children, href?}; makes no elements.
@@ -10,6 +11,7 @@ const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
 const WORD = /[\p{L}\p{N}_]/u;
 const SPACE = /\s/;
+const TIMES = /[\d)][\d(]|\d\p{L}|\p{L}\d/u; // around a star that multiplies: 85*7, 2*x, (a+b)*3
 const AUTOLINK = /<((?:https?:\/\/|mailto:)[^\s<>]{1,2000})>/iy;
 const BREAK = /<br {0,2}\/?>/iy;
 const BARE = /https?:\/\/[^\s<>"'`{}|\\^\u0000-\u001f]{1,2000}/iy;
@@ -140,6 +142,7 @@ class Inline {
     const left = !SPACE.test(after) && (WORD.test(after) || !PUNCTUATION.test(after) || !WORD.test(before));
     const right = !SPACE.test(before) && (WORD.test(before) || !PUNCTUATION.test(before) || !WORD.test(after));
     this.at += length;
+    if (c === "*" && length === 1 && TIMES.test(before + after)) return void this.nodes.push(c);
     if (c === "~" && length !== 2) return void this.nodes.push(c.repeat(length));
     const opens = left && (c !== "_" || !right || !WORD.test(before));
     const closes = right && (c !== "_" || !left || !WORD.test(after));
