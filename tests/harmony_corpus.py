@@ -46,7 +46,7 @@ def case(text: str, final: str = "", analysis: str = "", calls: str = "", reason
 
 
 CORPUS = {
-    "M01": case(f"I must refuse<|end|>{A}{F}Sorry.<|return|>", "Sorry.", reasons="no_markup", why="words on no channel; the answer follows"),
+    "M01": case(f"I must refuse<|end|>{A}{F}Sorry.<|return|>", "Sorry.", reasons="no_message_token", why="words on no channel before an answer, perhaps thinking without its header: never shown"),
     "M02": case("I'm sorry, but I can't help with that.<|return|>", reasons="no_markup", why="a policy may show it as the answer; never silence"),
     "M03": case("<|channel|>analysis We need to<|end|>", analysis="We need to", repairs="no_message_token", why="thinking is hidden either way, so nothing can leak"),
     "M03b": case("<|channel|>final We need to<|end|>", reasons="no_message_token", why="what follows a broken header is not shown"),

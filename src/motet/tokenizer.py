@@ -171,15 +171,17 @@ class Encoding:
         names = self._special if allowed == "all" else {name: self.special(name) for name in allowed}
         if not names:
             return self.encode(text)
-        longest_first = sorted(names, key=len, reverse=True)
-        parts = re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)
         ids: list[int] = []
-        for i, part in enumerate(parts):
+        for i, part in enumerate((self._any_special if allowed == "all" else _any_of(names)).split(text)):
             if i % 2:
                 ids.append(names[part])
             elif part:
                 ids += self.encode(part)
         return ids
+
+    @functools.cached_property
+    def _any_special(self) -> re.Pattern[str]:
+        return _any_of(self._special)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of one id (of a special token: its name in UTF-8); TokenizerError if the id has none."""
@@ -220,6 +222,11 @@ _SPACES = r"[\t\v\f \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 _LONG_RUN = re.compile(_SPACES + r"{20000,}+(?![\r\n])")
 # Such a run shows as twenty spaces in a row among every thousandth character, which is a quick look.
 _SAMPLED_RUN = re.compile(_SPACES + r"{20}")
+
+
+def _any_of(names: Collection[str]) -> re.Pattern[str]:
+    """Finds the names in a text, longer ones first."""
+    return re.compile("(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")")
 
 
 class _Ranks:

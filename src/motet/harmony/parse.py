@@ -81,6 +81,8 @@ class StreamParser:
         """The events of the end of the stream; afterwards the parser waits for `<|start|>`."""
         if self._state == self._in_content:
             return self._close("cut", ())
+        if self._state == self._after_plain:
+            return self._plain()
         if not self._held:
             return []
         reason = self._reason or (
@@ -163,6 +165,11 @@ class StreamParser:
         self._held.append(token)
         return [self._quarantine(self._reason)] if token in self._stops else []
 
+    def _after_plain(self, token: int) -> list[Event]:
+        """A text without markup has ended with `<|end|>`. It is a reply only if it is all there is: words before a message may
+        be thinking that lost its header."""
+        return [self._quarantine("no_message_token"), *self._between(token)]
+
     # --- transitions ---
 
     def _open(self, role: str | None, started: bool = True) -> list[Event]:
@@ -188,6 +195,12 @@ class StreamParser:
         ids, self._pending = tuple(self._pending), []
         return [Delta(text, ids)] if text or ids else []
 
+    def _plain(self) -> list[Event]:
+        """The held text as a reply without markup, which may be shown as an answer (visible.py): its end is no part of the words."""
+        said = self._show(self._held[:-1])
+        item = self._quarantine("no_markup")
+        return [Quarantined(item.ids, said, item.reason)]
+
     def _quarantine(self, reason: str) -> Quarantined:
         item = Quarantined(tuple(self._held), self._show(self._held), reason)
         self._state, self._held, self._reason, self._role, self._fresh = self._between, [], "", None, False
@@ -200,11 +213,11 @@ class StreamParser:
             reason = "no_message_token" if self._marked() or not self._fresh else "no_markup"
             if not self._held:
                 reason = "stray_stop"
-            said = self._show(self._held)
             self._held.append(stop)
-            item = self._quarantine(reason)
-            # a reply without markup may be shown as an answer (visible.py), and its end is no part of the words
-            return [Quarantined(item.ids, said, reason) if reason == "no_markup" else item]
+            if reason == "no_markup":
+                self._state = self._after_plain
+                return [] if stop == self._end else self._plain()
+            return [self._quarantine(reason)]
         head, body = self._held[:cut], self._held[cut:]
         text = self._encoding.decode_bytes(body).decode("utf-8", "replace")
         start = MessageStart("assistant", "analysis", repairs=("no_message_token",), ids=tuple(head))
