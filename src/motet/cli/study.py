@@ -175,6 +175,57 @@ def hierarchy(
     asked.finish(report, out, json)
 
 
+@study.command("channels")
+def channels(
+    model: ModelOption = "mini",
+    url: UrlOption = None,
+    cases: Annotated[
+        int, typer.Option("--cases", metavar="N", min=0, help="Broken and whole replies through parser and policies.")
+    ] = 5000,
+    outlets: Annotated[
+        int, typer.Option("--outlets", metavar="N", min=0, help="Replies through every outlet of this program.")
+    ] = 60,
+    questions: QuestionsOption = 10,
+    canaries: Annotated[int, typer.Option("--canaries", metavar="N", min=0, help="Secrets put into the model's thinking.")] = 20,
+    task: TasksOption = None,
+    max_tokens: MaxTokens = 1024,
+    seed: Annotated[int, typer.Option("--seed", metavar="S")] = 0,
+    width: WidthOption = 16,
+    defect: DefectOption = None,
+    precision: PrecisionOption = "int8",
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """What a model keeps to itself: does any of it leave through an outlet, or come back in its answers?"""
+    from contextlib import nullcontext
+
+    from motet.cli.outlets import outlets as command_line
+    from motet.study import channels_planted
+    from motet.study.channels import Plan
+    from motet.study.channels import study as run
+
+    plan = Plan(
+        cases,
+        outlets,
+        tuple(task or ()),
+        questions=questions,
+        canaries=canaries,
+        seed=seed,
+        max_tokens=max_tokens or 1024,
+    )
+    played = None
+    if defect is not None:
+        played = channels_planted.planted(asked.known(defect, channels_planted.PLANTED))
+    with (
+        show.bar("looking", "replies") as progress,
+        asked.subject(model, url, played, precision=precision, threads=threads, width=width) as who,
+        nullcontext() if defect is None else channels_planted.broken(defect),
+    ):
+        report = run(who, plan, command_line, progress)
+    asked.finish(report, out, json)
+
+
 @study.command("tools")
 def tools(
     model: Annotated[

@@ -13,11 +13,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from motet.harmony import REASONS, REPAIRS
+
 if TYPE_CHECKING:
     from motet.tokenizer import Encoding
 
 VISIBLE = frozenset(("final", "commentary", "plain"))
-_MARK = {"start": "S", "end": "E", "return": "E", "call": "E", "message": "M", "channel": "C", "constrain": "T"}
+_MARK = {
+    "start": "S",
+    "end": "E",
+    "return": "E",
+    "call": "E",
+    "message": "M",
+    "channel": "C",
+    "constrain": "T",
+}
 
 
 @dataclass(frozen=True)
@@ -33,20 +43,27 @@ class Case:
     public: frozenset[str]
     private: frozenset[str]
     calls: frozenset[str]
+    inner: frozenset[
+        str
+    ]  # of the private ones, those in calls of built-in tools: for who may see the thinking, they are calls
     broken: int | None = None
     final: str | None = None  # what must be shown, of a whole case
 
 
 @cache
 def _pool(encoding: Encoding) -> tuple[int, ...]:
-    """Ids of words of seven letters with a space before them: none is part of another."""
-    found = []
+    """Ids of words of seven letters with a space before them: none is part of another, and none is a word of this program's own."""
+    own, found = set(re.findall("(?=([a-z]{7}))", repr((REASONS, REPAIRS)))), []
     for i in range(encoding.n_vocab):
         try:
             text = encoding.token_bytes(i)
         except Exception:  # a gap or a control token
             continue
-        if re.fullmatch(rb" [a-z]{7}", text) and encoding.encode(text.decode()) == [i]:
+        if (
+            re.fullmatch(rb" [a-z]{7}", text)
+            and text[1:].decode() not in own
+            and encoding.encode(text.decode()) == [i]
+        ):
             found.append(i)
     return tuple(found)
 
@@ -67,19 +84,22 @@ class Cases:
         ids = BREAKS[kind](ids, rng, self._special)
         ids = ids[: self._ended(ids)]
         seen = classes(ids, self._e)
-        other = {i: left.pop() for i, c in zip(ids, seen, strict=True) if c not in VISIBLE and c != "call" and i in self._set}
-        twin = tuple(other.get(i, i) for i in ids)
-        by = {"public": set[str](), "private": set[str](), "calls": set[str]()}
-        for i, c in zip(ids, seen, strict=True):
-            if i in self._set:
-                group = "public" if c in VISIBLE else "calls" if c == "call" else "private"
-                by[group].add(self._e.decode([i]).strip())
-        by["private"] |= {self._e.decode([i]).strip() for i in other.values()}
-        by["private"] -= by["public"] | by["calls"]
+        word = {"call": "calls", "inner": "inner"} | dict.fromkeys(VISIBLE, "public")
+        by: dict[str, set[str]] = {g: set() for g in ("public", "calls", "inner", "private")}
+        twin = list(ids)
+        for n, (i, c) in enumerate(zip(ids, seen, strict=True)):
+            if i not in self._set:
+                continue
+            group = word.get(c, "private")
+            by[group].add(self._e.decode([i]).strip())
+            if group in ("private", "inner"):
+                twin[n] = left.pop()
+                by[group].add(self._e.decode([twin[n]]).strip())
+        by["private"] = (by["private"] | by["inner"]) - by["public"] - by["calls"]
         broken = rng.randrange(1, len(ids) + 1) if rng.random() < 0.05 else None
         return Case(
-            kind, tuple(ids), twin, frozenset(by["public"]), frozenset(by["private"]), frozenset(by["calls"]), broken,
-            final if kind == "whole" and broken is None else None,
+            kind, tuple(ids), tuple(twin), frozenset(by["public"]), frozenset(by["private"]), frozenset(by["calls"]),
+            frozenset(by["inner"]), broken, final if kind == "whole" and broken is None else None,
         )  # fmt: skip
 
     @property
@@ -93,14 +113,18 @@ class Cases:
 
     def _whole(self, left: list[int]) -> tuple[list[int], str]:
         rng, out, final = self._rng, list[int](), ""
-        parts = [rng.choice(("analysis", "analysis", "commentary", "final?")) for _ in range(rng.randrange(1, 4))]
+        parts = [
+            rng.choice(("analysis", "analysis", "commentary", "final?")) for _ in range(rng.randrange(1, 4))
+        ]
         parts += [rng.choice(("final", "final", "final", "call", "python"))]
         for n, part in enumerate(parts):
             body = [left.pop() for _ in range(rng.randrange(2, 9))]
             if part == "final?":
                 part = "analysis"
             header, stop = _HEADERS[part]
-            head = self._e.encode_with_special(("<|start|>assistant" if n else "") + rng.choice(header) + "<|message|>")
+            head = self._e.encode_with_special(
+                ("<|start|>assistant" if n else "") + rng.choice(header) + "<|message|>"
+            )
             out += [*head, *body, self._special[stop if n == len(parts) - 1 else "end"]]
             if part == "final":
                 final = self._e.decode(body)
@@ -116,8 +140,17 @@ _HEADERS = {
     "analysis": (("<|channel|>analysis",), "end"),
     "commentary": (("<|channel|>commentary",), "end"),
     "final": (("<|channel|>final", "<|channel|>final <|constrain|>json"), "return"),
-    "call": (("<|channel|>commentary to=functions.f <|constrain|>json", " to=functions.f<|channel|>commentary json"), "call"),
-    "python": (("<|channel|>analysis to=python code", "<|channel|>commentary to=browser.search code"), "call"),
+    "call": (
+        (
+            "<|channel|>commentary to=functions.f <|constrain|>json",
+            " to=functions.f<|channel|>commentary json",
+        ),
+        "call",
+    ),
+    "python": (
+        ("<|channel|>analysis to=python code", "<|channel|>commentary to=browser.search code"),
+        "call",
+    ),
 }
 
 Break = Callable[[list[int], random.Random, dict[str, int]], list[int]]
@@ -157,7 +190,9 @@ def _swapped(ids: list[int], rng: random.Random, special: dict[str, int]) -> lis
 def _renamed(ids: list[int], rng: random.Random, special: dict[str, int]) -> list[int]:
     """A channel that does not exist, or none: the word behind <|channel|> is doubled, dropped or another."""
     at = _at(ids, rng, [special["channel"]]) + 1
-    return rng.choice((ids[:at] + ids[at + 1 :], ids[: at + 1] + ids[at:], [*ids[:at], ids[at - 2], *ids[at + 1 :]]))
+    return rng.choice(
+        (ids[:at] + ids[at + 1 :], ids[: at + 1] + ids[at:], [*ids[:at], ids[at - 2], *ids[at + 1 :]])
+    )
 
 
 def _cut(ids: list[int], rng: random.Random, special: dict[str, int]) -> list[int]:
@@ -203,7 +238,11 @@ def classes(ids: Sequence[int], encoding: Encoding) -> list[str]:
     of a caller's function), "inner" (of a built-in tool), "analysis" and "none" (markup, headers, what no reader understands)."""
     special = {encoding.special(f"<|{n}|>"): m for n, m in _MARK.items()}
     marks = [special.get(i, "") for i in ids]
-    if not any(m and m != "E" for m in marks) and marks.count("E") <= 1 and (not marks or "E" not in marks[:-1]):
+    if (
+        not any(m and m != "E" for m in marks)
+        and marks.count("E") <= 1
+        and (not marks or "E" not in marks[:-1])
+    ):
         return ["plain" if not m else "none" for m in marks]
     out, now, header, dead = [], "none", list[str](), False
     is_open = False  # inside the content of a message

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Heard:
-    """A prompt as a player reads it: each message as (author, text), effort and seed."""
+    """A prompt as a player reads it: each message as (author, text), effort and seed; `opened`: thinking begun for it."""
 
     messages: tuple[tuple[str, str], ...]
     effort: str
     seed: int
+    opened: str | None = None
 
     def last(self, role: str) -> str:
         """The latest text of an author; empty if there is none."""
@@ -57,7 +58,8 @@ def hear(prompt: str, seed: int) -> Heard:
         re.S,
     )
     effort = re.search(r"Reasoning: (\w+)", prompt)
-    return Heard(tuple(found), effort[1] if effort else "medium", seed)
+    opened = re.search(r"<\|start\|>assistant<\|channel\|>analysis<\|message\|>([^<]*)$", prompt)
+    return Heard(tuple(found), effort[1] if effort else "medium", seed, opened[1] if opened else None)
 
 
 @cache

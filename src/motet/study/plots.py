@@ -80,6 +80,20 @@ def bars(
     return _svg(figure)
 
 
+def lying(names: Sequence[str], values: Sequence[float | Interval], x: str, least: float = 0.0) -> str:
+    """Bars that lie, one named row each, with their intervals; the axis reaches at least to `least`."""
+    figure, axes = _figure(7.2, 0.9 + 0.24 * len(names))
+    middle, spread = _spread(values)
+    axes.barh(range(len(names)), middle, 0.7, color=COLOURS[0])
+    axes.errorbar(middle, range(len(names)), xerr=spread, fmt="none", ecolor="#334155", lw=1, capsize=2)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.invert_yaxis()
+    high = max([least, *(v.high if isinstance(v, Interval) else v for v in values)])
+    axes.set_xlim(0, high * 1.05)
+    axes.set_xlabel(x)
+    return _svg(figure)
+
+
 def heat(
     grid: npt.NDArray[np.floating[Any]], rows: Sequence[str], x: str, scale: str, high: float | None = None
 ) -> str:

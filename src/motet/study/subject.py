@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -200,22 +201,50 @@ class Remote:
 
     def ask(self, ask: Ask, stop: threading.Event) -> Said:
         """One reply. Raises UserError when the server refuses or cannot be reached."""
-        import openai
+        with self._explained():
+            return self._read(
+                self._client.chat.completions.create(
+                    **self._request(ask), stream=True, stream_options={"include_usage": True}
+                ),
+                stop,
+            )
 
-        from motet.errors import UserError
+    def whole(self, ask: Ask, **more: Any) -> Said:
+        """One reply, not streamed; `more` are fields of the body. Raises as `ask` does."""
+        began = time.perf_counter()
+        request = self._request(ask)
+        request["extra_body"] |= more
+        with self._explained():
+            reply = self._client.chat.completions.create(**request)
+        message, details = reply.choices[0].message, getattr(reply.usage, "completion_tokens_details", None)
+        thinking = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""
+        text = message.content or getattr(message, "refusal", None) or ""
+        n_analysis = getattr(details, "reasoning_tokens", None) or 0
+        total = getattr(reply.usage, "completion_tokens", None) or 0
+        return Said(
+            text, thinking, "", n_analysis, max(0, total - n_analysis), 0.0, time.perf_counter() - began, reply.choices[0].finish_reason
+        )  # fmt: skip
 
+    def _request(self, ask: Ask) -> dict[str, Any]:
         own = ask.conversation.to_chat()
         request = {"reasoning_effort": own.get("reasoning_effort", "medium"), **(ask.chat or own)}
         body: dict[str, Any] = {} if ask.budget is None else {"max_reasoning_tokens": ask.budget}
         if request.get("tools"):
             body["tools"] = request["tools"]
+        return {
+            "model": self.model, "messages": request["messages"], "reasoning_effort": request["reasoning_effort"],
+            "seed": ask.seed, "temperature": ask.temperature, "max_tokens": ask.max_tokens, "extra_body": body,
+        }  # fmt: skip
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the client raises, as a sentence."""
+        import openai
+
+        from motet.errors import UserError
+
         try:
-            stream = self._client.chat.completions.create(
-                model=self.model, messages=request["messages"], reasoning_effort=request["reasoning_effort"],
-                seed=ask.seed, temperature=ask.temperature, max_tokens=ask.max_tokens, stream=True,
-                stream_options={"include_usage": True}, extra_body=body,
-            )  # fmt: skip
-            return self._read(stream, stop)
+            yield
         except openai.APIStatusError as e:
             raise UserError(f"{self.url} answered {e.status_code}: {e.message[:200]}") from None
         except openai.APIError as e:
