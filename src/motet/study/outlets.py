@@ -343,6 +343,8 @@ def _walk(value: Any, into: str, out: Shown) -> None:
         for key, inner in value.items():
             if key == "reasoning_content" and inner == value.get("reasoning"):
                 continue  # the same, for clients that look there
+            if key == "reasoning" and isinstance(inner, Mapping):
+                continue  # the request's own setting, said back
             if key in ("type", "id", "item_id", "call_id", "role", "name", "status", "object", "phase"):
                 _walk(inner, "rest", out)
             elif key == "logprobs":
