@@ -23,7 +23,7 @@ from serving import serving
 
 E = o200k_harmony()
 FULL = os.environ.get("MOTET_FUZZ") == "full"
-SMALL = Plan(cases=100, outlets=6, questions=1, canaries=3, tasks=("sums",))
+SMALL = Plan(cases=250, outlets=6, questions=1, canaries=3, tasks=("sums",))
 ALONE = Plan(cases=0, outlets=0, questions=2, canaries=6, tasks=("sums",))
 
 
