@@ -226,6 +226,65 @@ def channels(
     asked.finish(report, out, json)
 
 
+@study.command("cot")
+def cot(
+    model: ModelOption = "mini",
+    url: UrlOption = None,
+    task: TasksOption = None,
+    questions: QuestionsOption = 20,
+    each: Annotated[int, typer.Option("--each", metavar="N", min=1, help="Planted streams of a kind.")] = 10,
+    thoughts: Annotated[
+        int, typer.Option("--thoughts", metavar="N", min=3, help="Planted questions to fit monitors on, and as many to test them.")
+    ] = 60,
+    temperatures: Annotated[
+        str, typer.Option("--temperatures", metavar="T,T", help="At which the model is asked.")
+    ] = "0,1",
+    max_tokens: MaxTokens = 1024,
+    seed: Annotated[int, typer.Option("--seed", metavar="S")] = 0,
+    width: WidthOption = 16,
+    grammar: Grammar = "on",
+    defect: DefectOption = None,
+    precision: PrecisionOption = "int8",
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Watchers of thinking: which see loops and misbehaviour, how soon, and how often this model loops or errs visibly."""
+    from motet.monitor.loops import DETECTORS
+    from motet.study import cot_planted
+    from motet.study.cot import Plan, fitted
+    from motet.study.cot import study as run
+
+    try:
+        degrees = tuple(float(t) for t in temperatures.split(","))
+    except ValueError:
+        raise UsageError(f"--temperatures is '{temperatures}'; give numbers with commas between.") from None
+    plan = Plan(
+        each,
+        thoughts,
+        tuple(task or ()),
+        questions=questions,
+        temperatures=degrees,
+        seed=seed,
+        max_tokens=max_tokens or 1024,
+    )
+    broken = (
+        cot_planted.BROKEN[asked.known(defect, cot_planted.BROKEN)]
+        if defect is not None
+        else cot_planted.BROKEN["clean"]
+    )
+    detectors = broken.detectors(dict(DETECTORS))
+    with show.bar("asking", "answers") as progress:
+        if defect is not None:
+            report = run(None, plan, detectors, lambda known: broken.monitors(fitted(known)), progress)
+        else:
+            with asked.subject(
+                model, url, precision=precision, threads=threads, width=width, grammar=grammar == "on"
+            ) as who:
+                report = run(who, plan, detectors, fitted, progress)
+    asked.finish(report, out, json)
+
+
 @study.command("tools")
 def tools(
     model: Annotated[
