@@ -56,6 +56,14 @@ KvOption = Annotated[
 CorsOption = Annotated[
     list[str] | None, typer.Option("--cors", metavar="ORIGIN", help="A web page that may ask.")
 ]
+WatchOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--watch",
+        metavar="KIND=ACTION",
+        help="loop, repetition, intent, arithmetic, echo or markup; flag, close (thinking) or stop. Or off.",
+    ),
+]
 CertOption = Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="With --tls-key: HTTPS.")]
 TlsKeyOption = Annotated[
     Path | None, typer.Option("--tls-key", metavar="FILE", help="The certificate's key.")
@@ -77,6 +85,7 @@ def serve(
     max_queue: QueueOption = 256,
     kv_memory: KvOption = None,
     cors: CorsOption = None,
+    watch: WatchOption = None,
     tls_cert: CertOption = None,
     tls_key: TlsKeyOption = None,
     precision: PrecisionOption = "int8",
@@ -89,9 +98,10 @@ def serve(
 
     settings = Settings(
         host=host, port=port, keys=keys, store=store, retention_days=retention_days or None, thinking=thinking,
-        tools=tuple(tool or ()), mcp=tuple(mcp or ()), names=tuple(name or ()), cors=tuple(cors or ()), tls_cert=tls_cert, tls_key=tls_key,
+        tools=tuple(tool or ()), mcp=tuple(mcp or ()), names=tuple(name or ()), cors=tuple(cors or ()), watch=tuple(watch or ()),
+        tls_cert=tls_cert, tls_key=tls_key,
     )  # fmt: skip
-    options = {"max_batch": max_batch, "max_queue": max_queue}
+    options = {"max_batch": max_batch, "max_queue": max_queue, "record_routes": "off" not in settings.watch}
     if kv_memory is not None:
         options["kv_memory"] = int(kv_memory * 2**30)
     ready = host_of(model, precision, threads, settings, options)

@@ -185,6 +185,10 @@ class Guide:
             self._left -= 1
         self._step(token)
 
+    def end_thinking(self) -> None:
+        """No more thinking in this turn: what is being thought ends with the next token. From any thread."""
+        self._thought = self.spent if self._thought is None else min(self._thought, self.spent)
+
     # --- states: each takes a token ---
 
     def _in_header(self, token: int) -> None:

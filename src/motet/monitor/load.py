@@ -6,6 +6,8 @@ Counts c of E experts over T tokens with k choices; f = c / (T k); an even load 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,3 +60,33 @@ def always(counts: npt.NDArray[np.integer], chosen: int) -> F64:
     with np.errstate(invalid="ignore", divide="ignore"):
         out: F64 = c.max(1) * chosen / c.sum(1)
     return out
+
+
+class Running:
+    """Counts of experts by channel as they come in, old ones fading: halved whenever `keep` tokens are in. Any thread may add."""
+
+    def __init__(self, keep: int = 200_000) -> None:
+        self._keep, self._lock = keep, threading.Lock()
+        self._by: dict[str, F64] = {}
+        self._tokens: dict[str, float] = {}
+        self.seen = 0
+
+    def add(self, counts: Mapping[str, npt.NDArray[np.integer]], chosen: int) -> None:
+        """Adds counts (layers, experts) of each channel; `chosen` experts a token."""
+        with self._lock:
+            for channel, c in counts.items():
+                tokens = float(c[0].sum()) / chosen if len(c) else 0.0
+                self._by[channel] = np.asarray(
+                    self._by[channel] + c if channel in self._by else c, np.float64
+                )
+                self._tokens[channel] = self._tokens.get(channel, 0.0) + tokens
+                self.seen += round(tokens)
+            if sum(self._tokens.values()) > self._keep:
+                self._by = {k: v / 2 for k, v in self._by.items()}
+                self._tokens = {k: v / 2 for k, v in self._tokens.items()}
+
+    def now(self) -> dict[str, F64]:
+        """Counts by channel, and over all of them ("all"); empty before anything came."""
+        with self._lock:
+            held = {k: v.copy() for k, v in self._by.items()}
+        return held | {"all": np.sum(list(held.values()), 0)} if held else {}

@@ -135,6 +135,11 @@ def _plain_routes(app: FastAPI, host: Host) -> None:
         """Counters for Prometheus."""
         return Response(host.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    @app.get("/motet/watch")
+    async def watch() -> dict[str, Any]:
+        """What the monitor sees: recent alarms, and how evenly the experts are used. No text of anybody."""
+        return host.monitor.state()
+
     @app.get("/v1/models", response_model=ModelList)
     async def models() -> Any:
         """What is loaded."""

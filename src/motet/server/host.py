@@ -20,6 +20,7 @@ from motet.server.settings import Settings
 from motet.server.shown import Cost, policy_of, shown
 from motet.server.store import Store, url_of
 from motet.server.turns import Turn, View
+from motet.server.watch import Monitor
 from motet.tools import Tool
 from motet.turn import run_turn
 
@@ -49,6 +50,8 @@ class Host:
         self.workshop = Workshop(self.settings.tools, self.settings.mcp)
         self.runs: dict[str, Run] = {}
         self.metrics = Metrics(self.engine)
+        self.monitor = Monitor(self.settings.watch, self.engine)
+        self.metrics.add(self.monitor)
         self.draining = asyncio.Event()
         self.turns: set[Turn] = set()
         self.names = tuple(dict.fromkeys((self.name, self.name.rpartition("/")[2], *self.settings.names)))
@@ -105,9 +108,10 @@ class Host:
             raise ApiError(503, "The server is shutting down; ask another one.", code="shutting_down")
 
         def begin(view: View) -> Iterator[Event]:
-            return run_turn(
+            events = run_turn(
                 view, conversation, self.encoding, params, tools, rules=rules, stop=view.cancelled
             )
+            return self.monitor.watched(view, events)
 
         turn = Turn(self.engine, begin, client=key.name, behind=behind)
         self.turns.add(turn)

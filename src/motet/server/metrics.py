@@ -47,6 +47,10 @@ class Metrics:
         self._gap = Histogram("motet_gap_seconds", "between two events of a turn", buckets=_GAP, registry=r)
         self._whole = Histogram("motet_turn_seconds", "whole turns", buckets=_WHOLE, registry=r)
 
+    def add(self, collector: Any) -> None:
+        """Another source, asked when somebody looks (prometheus_client's Collector)."""
+        self._registry.register(collector)
+
     def clock(self) -> Clock:
         """For one turn."""
         return Clock(self._first, self._gap, self._whole)

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from motet.errors import UsageError
+from motet.monitor.watch import Watch
 
 THINKING = ("hide", "summary", "show")
 
@@ -42,6 +43,7 @@ class Settings:
     mcp: tuple[str, ...] = ()  # and whose tools: MCP servers, NAME=URL or NAME=COMMAND
     names: tuple[str, ...] = ()  # more names the model answers to
     cors: tuple[str, ...] = ()
+    watch: tuple[str, ...] = ()  # "kind=action", or "off"; see monitor/watch.py
     tls_cert: Path | None = None
     tls_key: Path | None = None
     limits: Limits = field(default_factory=Limits)
@@ -49,6 +51,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.thinking not in THINKING:
             raise UsageError(f"thinking is {self.thinking!r}; use hide, summary or show.")
+        Watch.of(self.watch)
         if not 0 <= self.port <= 65535:
             raise UsageError(f"The port is {self.port}; give 1 to 65535, or 0 for any that is free.")
         if (self.tls_cert is None) != (self.tls_key is None):

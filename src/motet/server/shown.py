@@ -77,7 +77,11 @@ async def shown(
             for seen in gate.feed(event):
                 if isinstance(seen, TurnDone):
                     done = True
-                    seen = TurnDone("cancelled") if turn.view.cancelled.is_set() else seen
+                    seen = (
+                        TurnDone("stop" if turn.view.stopped else "cancelled")
+                        if turn.view.cancelled.is_set()
+                        else seen
+                    )
                 for out in stop.feed(seen):
                     yield out
             if stop.hit:
@@ -86,4 +90,4 @@ async def shown(
         cost.n_prompt, cost.n_cached = turn.view.n_prompt, turn.view.n_cached
         await events.aclose()  # type: ignore[attr-defined]
     if not done:
-        yield TurnDone("stop" if stop.hit else "cancelled")
+        yield TurnDone("stop" if stop.hit or turn.view.stopped else "cancelled")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from motet.engine import SamplingParams, TokenOut
+from motet.errors import UserError
 from motet.harmony import Event
 
 
@@ -30,6 +31,8 @@ class View:
         self.loops = 0
         self.seed: int | None = None
         self.prompt: list[int] = []
+        self.stopped = ""  # the kind of alarm that ended the turn
+        self._guide: Any = None
 
     @property
     def model(self) -> Any:
@@ -53,6 +56,8 @@ class View:
                 return
             request = self._engine.submit(ids, params, client=self._client, deadline_s=left)
             self._request = request
+        # The grammar's constraint is one object for the stretch, so that it can be told to end the thinking.
+        self._guide = None if params.constraint is None else params.constraint()
         first = not self.n_prompt
         if first:
             self.n_prompt, self.prompt, self.seed = len(ids), ids, request.stats.seed
@@ -65,6 +70,23 @@ class View:
         finally:
             self.loops += len(request.stats.loops)
             request.cancel()
+
+    def end_thinking(self) -> bool:
+        """Ends the thinking, so that an answer follows; False where nothing holds the model to that."""
+        end = getattr(self._guide, "end_thinking", None)
+        if end is not None:
+            end()
+        return end is not None
+
+    def routed(self, spans: list[tuple[str, int, int]]) -> dict[str, Any]:
+        """How often each expert was chosen, by tag of spans over prompt and reply; empty where the engine does not record it."""
+        if not getattr(self.capabilities, "router_counts", False) or self._request is None:
+            return {}
+        try:
+            counts: dict[str, Any] = self._request.router_counts(spans)
+        except UserError:  # it never ran
+            return {}
+        return counts
 
     def cancel(self) -> None:
         """Ends the turn soon, from any thread; harmless when it is over."""

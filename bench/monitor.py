@@ -1,0 +1,116 @@
+"""What the monitor costs: microseconds a token of the watchers, and the speed of turns with and without it, in turn.
+
+    python -m bench.monitor [--model mini] [--rounds 6] [--json]
+
+`watchers`: prose, working and a table through one Watcher, no model. `turns`: the same greedy questions on one engine that records
+routes and one that does not, watched and not, rounds alternating; the median of the ratios counts. One JSON object last on stdout
+with --json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from typing import Any
+
+import motet
+from motet.engine import Engine, SamplingParams
+from motet.harmony import Conversation, Delta, MessageEnd, MessageStart
+from motet.monitor.watch import Watcher
+from motet.server.turns import View
+from motet.server.watch import Monitor
+from motet.study.cot_planted import CLEAN
+from motet.tokenizer import o200k_harmony
+from motet.turn import run_turn
+
+
+def watchers(rounds: int) -> dict[str, float]:
+    """Microseconds a token, the median of the rounds."""
+    e, out = o200k_harmony(), {}
+    for kind in ("prose", "working", "table"):
+        ids = CLEAN[kind](random.Random(1), e)[:2000]
+        events = [
+            MessageStart("assistant", "analysis"),
+            *(Delta(e.decode([i]), (i,)) for i in ids),
+            MessageEnd("end"),
+        ]
+        times = []
+        for _ in range(rounds):
+            watcher, began = Watcher(), time.perf_counter()
+            for event in events:
+                watcher.feed(event)
+            times.append(1e6 * (time.perf_counter() - began) / len(ids))
+        out[kind] = statistics.median(times)
+    return out
+
+
+def seconds(engine: Any, encoding: Any, watch: tuple[str, ...]) -> tuple[float, int]:
+    """(time, tokens) of eight questions, one after the other, through the server's view of an engine."""
+    monitor, n, began = Monitor(watch, engine), 0, time.perf_counter()
+    for k in range(8):
+        asked = [{"role": "user", "content": f"What is {137 + 41 * k} * {23 + 7 * k}?"}]
+        view = View(engine, "", None)
+        turn = run_turn(
+            view,
+            Conversation.from_chat(asked, effort="high"),
+            encoding,
+            SamplingParams(temperature=0, max_tokens=400),
+        )
+        n += sum(len(event.ids) for event in monitor.watched(view, turn))
+    return time.perf_counter() - began, n
+
+
+def turns(name: str, rounds: int) -> dict[str, Any]:
+    """Time of watched turns over that of bare ones, and the time a token takes."""
+    model = motet.load(name)
+    ratios, token = [], []
+    with (
+        Engine(model, record_routes=True, prefix_cache=False) as full,
+        Engine(model, prefix_cache=False) as bare,
+    ):
+        for n in range(rounds + 1):
+            first, _ = seconds(bare, model.encoding, ("off",))
+            second, count = seconds(full, model.encoding, ())
+            third, _ = seconds(bare, model.encoding, ("off",))
+            if n:  # the first round warms up
+                ratios.append(2 * second / (first + third))
+                token.append(1e6 * (first + third) / 2 / count)
+    return {
+        "model": name,
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+        "us_per_token": statistics.median(token),
+    }
+
+
+def main() -> None:
+    """See the top of this file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    result: dict[str, Any] = {
+        "watchers_us_per_token": watchers(options.rounds),
+        "turns": turns(options.model, options.rounds),
+    }
+    for kind, us in result["watchers_us_per_token"].items():
+        print(f"watchers on {kind:8} {us:6.1f} microseconds a token", file=sys.stderr)
+    t = result["turns"]
+    print(
+        f"turns of {t['model']}: watched / bare {t['ratio']:.3f} [{t['lowest']:.3f}, {t['highest']:.3f}], {t['us_per_token']:.0f} microseconds a token",
+        file=sys.stderr,
+    )
+    if options.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
