@@ -29,7 +29,7 @@ from motet.turn import run_turn
 
 
 def watchers(rounds: int) -> dict[str, float]:
-    """Microseconds a token, the median of the rounds."""
+    """Microseconds a token, the least of the rounds: other processes only add."""
     e, out = o200k_harmony(), {}
     for kind in ("prose", "working", "table"):
         ids = CLEAN[kind](random.Random(1), e)[:2000]
@@ -44,7 +44,7 @@ def watchers(rounds: int) -> dict[str, float]:
             for event in events:
                 watcher.feed(event)
             times.append(1e6 * (time.perf_counter() - began) / len(ids))
-        out[kind] = statistics.median(times)
+        out[kind] = min(times)
     return out
 
 

@@ -135,7 +135,7 @@ def test_closing_ends_the_thinking_and_an_answer_follows() -> None:
             pytest.MonkeyPatch.context() as patch,
         ):
             patch.setattr("motet.monitor.watch.steps", lambda text: (1, 1))  # every equation passes for wrong
-            patch.setattr("motet.monitor.watch._SENTENCE", __import__("re").compile(r"[,.]"))
+            patch.setattr("motet.monitor.watch.ENDS", frozenset(",."))
             closed = served.client().chat.completions.create(**bodies).choices[0]  # type: ignore[call-overload]
             assert state(served.url)["alarms"][0]["action"] == "close"
     assert len(closed.message.reasoning) < len(whole.message.reasoning) and closed.message.content

@@ -36,6 +36,29 @@ class Period:
         return self._tail.feed(token) is not None
 
 
+class Lag:
+    """The same as Period, told another way: where did the last eight tokens stand before? A distance p that stays for 2p tokens is a
+    period. One look into a table a token, and any period; what runs in a server."""
+
+    def __init__(self, repeats: int = 3, least: int = 64, n: int = 8) -> None:
+        self._repeats, self._least, self._n = repeats, least, n
+        self._last: tuple[int, ...] = ()
+        self._at: dict[tuple[int, ...], int] = {}
+        self._count = self._lag = self._run = 0
+
+    def feed(self, token: int, logprob: float | None = None) -> bool:
+        """See Detector."""
+        last = self._last = (*self._last[1 - self._n :], token)
+        n = self._count = self._count + 1
+        lag = n - self._at.get(last, n)
+        self._at[last] = n
+        if not lag or lag != self._lag:
+            self._lag, self._run = lag, 0
+            return False
+        self._run += 1
+        return self._run + self._n >= max(self._repeats * lag, self._least) - lag
+
+
 class Ngrams:
     """Of the n-grams of the last 512 tokens, more than `share` were there before (seq-rep-n, arXiv 1908.04319)."""
 
@@ -122,6 +145,7 @@ class Certainty:
 
 DETECTORS = {
     "exact period": Period,
+    "same lag": Lag,
     "n-grams": Ngrams,
     "compression": Compression,
     "no progress": Progress,

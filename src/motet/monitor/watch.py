@@ -13,7 +13,7 @@ from typing import Literal
 
 from motet.errors import UsageError
 from motet.harmony import Delta, Event, MessageEnd, MessageStart, ToolResult
-from motet.monitor.loops import Detector, Ngrams, Period
+from motet.monitor.loops import Detector, Lag, Ngrams
 from motet.monitor.overlap import RUN, marked
 from motet.monitor.thoughts import Rules, steps
 
@@ -28,7 +28,7 @@ KINDS = {
     "markup": "the format's own marks stand in the answer",
 }
 IN_ANSWER = ("echo", "markup")  # too late to end the thinking
-_SENTENCE = re.compile(r"[.!?\n]")
+ENDS = frozenset(".!?\n")  # of a sentence
 _LONG = 4000  # characters of thinking held at most between two looks
 
 
@@ -81,7 +81,8 @@ class Watcher:
         self._loops: tuple[tuple[str, Detector], ...] = ()
         self._raised: set[tuple[str, str]] = set()
         self._rules = Rules()
-        self._open, self._text = "", list[str]()
+        self._thinks, self._text, self._held = False, list[str](), 0
+        self._ends = ENDS
         self._thought, self._words = set[tuple[str, ...]](), list[str]()
 
     def feed(self, event: Event) -> list[Alarm]:
@@ -92,8 +93,9 @@ class Watcher:
             self.tokens += len(event.ids)
         if isinstance(event, MessageStart):
             self._channel, self._call = event.channel or "none", event.is_call
-            self._loops = (("loop", Period()), ("repetition", Ngrams()))
-            self._open, self._text, self._words = "", [], []
+            self._loops = (("loop", Lag()), ("repetition", Ngrams()))
+            self._thinks = event.channel == "analysis" and not event.is_call
+            self._text, self._words, self._held = [], [], 0
         elif isinstance(event, MessageEnd):
             return self._end()
         return []
@@ -105,9 +107,10 @@ class Watcher:
             for kind, detector in self._loops:
                 if detector.feed(token):
                     out += self._alarm(kind)
-        if self._channel == "analysis" and not self._call:
-            self._open += event.text
-            if _SENTENCE.search(event.text) or len(self._open) > _LONG:
+        if self._thinks:
+            self._text.append(event.text)
+            self._held += len(event.text)
+            if self._held > _LONG or not self._ends.isdisjoint(event.text):
                 out += self._sentence()
         else:
             self._text.append(event.text)
@@ -115,11 +118,10 @@ class Watcher:
 
     def _sentence(self) -> list[Alarm]:
         """Looks at the thinking since the last look, cut where a sentence ends."""
-        done, cut = (
-            self._open,
-            max((m.end() for m in _SENTENCE.finditer(self._open)), default=len(self._open)),
-        )
-        done, self._open = done[:cut], done[cut:]
+        text = "".join(self._text)
+        cut = max((text.rfind(c) + 1 for c in self._ends), default=0) or len(text)
+        done, self._text = text[:cut], [text[cut:]]
+        self._held = len(text) - cut
         self._words += re.findall(r"\w+", done.lower())
         for n in range(len(self._words) - RUN + 1):
             self._thought.add(tuple(self._words[n : n + RUN]))
@@ -128,7 +130,7 @@ class Watcher:
         return out + (self._alarm("arithmetic") if steps(done)[1] else [])
 
     def _end(self) -> list[Alarm]:
-        out = self._sentence() if self._open else []
+        out = self._sentence() if self._thinks and self._held else []
         text, self._text = "".join(self._text), []
         if self._channel in ("final", "commentary") and not self._call:
             words = re.findall(r"\w+", text.lower())
