@@ -1,7 +1,14 @@
-"""Tasks by name: one class a task, used by training, studies and tests alike.
+"""Tasks by name, used by training, studies and tests alike.
 
-`TASKS` holds all; `FAMILIES` are the ones with levels, bands and held-out wordings; `SHIPPED` those the packaged model
-was trained on.
+- `FAMILIES`: questions with one answer, in levels, with held-out sizes and wordings, worked at three efforts.
+- `KNOWLEDGE`: the same over the made-up world, whose texts (`world_text`, what the filter leaves) are read in pretraining.
+- `TALKS`: conversations: tools, rules and attacks on them, earlier turns, formats, policies, honest limits.
+- `SHIPPED`: what the packaged model was trained on; `TASKS`: all of these.
+
+For training: `TASKS[name].example(rng, effort, "train")`, then `lesson(example)`: a prompt as a Conversation, and the turn that
+is taught. Of the turn, messages of role "assistant" are taught but for the parts in `unlearned`; messages of role "tool" are
+shown. `TASKS[name].grade(example, final)` sees the final message alone; `called_right(example, turn)` looks at calls. Evaluation
+draws the split "test", and `band="size"` or `band="words"` for what training never shows.
 """
 
 from __future__ import annotations
@@ -14,7 +21,11 @@ from motet.tasks.chains import Chains
 from motet.tasks.countdown import Countdown
 from motet.tasks.data import Extraction, Tables
 from motet.tasks.family import Family
+from motet.tasks.functions import Functions
+from motet.tasks.hazard import filtered as world_text
+from motet.tasks.hierarchy import Hierarchy, Styles
 from motet.tasks.lists import Comparing, Counting, Sequences, Sets, Sorting
+from motet.tasks.manners import Followups, Formats, Limits, Policy
 from motet.tasks.measures import Bases, Clock, Dates, Units
 from motet.tasks.products import Products
 from motet.tasks.puzzles import Logic, Ordering
@@ -24,6 +35,9 @@ from motet.tasks.smalltalk import Smalltalk
 from motet.tasks.stories import Stories
 from motet.tasks.strings import Brackets, Editing, Letters
 from motet.tasks.sums import Sums
+from motet.tasks.talk import Talk
+from motet.tasks.tools import Browsing, Python, called_right
+from motet.tasks.world import Knowledge
 
 SHIPPED: dict[str, Task] = {t.name: t for t in (Sums(), Products(), Chains(), Countdown(), Smalltalk())}
 _FAMILIES: tuple[Family[Any], ...] = (
@@ -32,11 +46,16 @@ _FAMILIES: tuple[Family[Any], ...] = (
     Brackets(), Target(), Sudoku(), Paths(), Change(), Logic(), Ordering(), Tables(), Extraction(),
     Stories(),
 )  # fmt: skip
+_TALKS: tuple[Talk, ...] = (
+    Hierarchy(), Styles(), Python(), Functions(), Browsing(), Followups(), Policy(), Formats(), Limits(),
+)  # fmt: skip
 FAMILIES: dict[str, Family[Any]] = {f.name: f for f in _FAMILIES}
-TASKS: dict[str, Task] = {**SHIPPED, **FAMILIES}
+KNOWLEDGE: dict[str, Family[Any]] = {Knowledge.name: Knowledge()}
+TALKS: dict[str, Talk] = {t.name: t for t in _TALKS}
+TASKS: dict[str, Task] = {**SHIPPED, **FAMILIES, **KNOWLEDGE, **TALKS}
 MEASURED: tuple[str, ...] = ("sums", "products", "chains", "countdown")
 
 __all__ = [
-    "EFFORTS", "FAMILIES", "MEASURED", "SHIPPED", "TASKS", "Band", "Effort", "Example", "Family", "Lesson", "Scene",
-    "Split", "Task", "lesson",
+    "EFFORTS", "FAMILIES", "KNOWLEDGE", "MEASURED", "SHIPPED", "TALKS", "TASKS", "Band", "Effort", "Example", "Family", "Lesson", "Scene",
+    "Split", "Talk", "Task", "called_right", "lesson", "world_text",
 ]  # fmt: skip

@@ -61,7 +61,14 @@ class Example:
 
     @property
     def analysis_text(self) -> str:
-        """The whole analysis as one string."""
+        """The whole analysis as one string; of a turn, what is thought between its calls."""
+        if self.turn:
+            thought = (
+                m.text
+                for m in self.turn
+                if m.channel == "analysis" and m.role == "assistant" and not m.recipient
+            )
+            return " ".join(thought)
         return "".join(text for text, _ in self.analysis)
 
 

@@ -75,6 +75,17 @@ class Family(ABC, Generic[X]):
 
         Bands other than "in" are never trained on: UsageError for the split "train".
         """
+        x, key, size = self.instance(rng, split, level, band)
+        prompt = self.ask(rng, x, band == "words")
+        work = self.work(rng, x, effort)
+        analysis = ((work.analysis, True),) if isinstance(work.analysis, str) else work.analysis
+        answer = work.answer or work.final
+        return Example(self.name, effort, key, prompt, analysis, work.final, answer, size, band)
+
+    def instance(
+        self, rng: random.Random, split: Split, level: int | None = None, band: Band = "in"
+    ) -> tuple[X, str, int]:
+        """What `example` asks about, before it is put into words: the instance, its key and its level."""
         if band != "in" and split == "train":
             raise UsageError(f"The band {band!r} of {self.name} is for evaluation; ask for the split 'test'.")
         while True:
@@ -82,9 +93,4 @@ class Family(ABC, Generic[X]):
             x = self.draw(rng, size)
             key = f"{self.name} {self.key(x)}"
             if split_of(key) == split:
-                break
-        prompt = self.ask(rng, x, band == "words")
-        work = self.work(rng, x, effort)
-        analysis = ((work.analysis, True),) if isinstance(work.analysis, str) else work.analysis
-        answer = work.answer or work.final
-        return Example(self.name, effort, key, prompt, analysis, work.final, answer, size, band)
+                return x, key, size

@@ -260,6 +260,11 @@ class Booleans(Family[tuple[Formula, ...]]):
         return grade_integer(example, final)
 
 
+def statements(x: tuple[Formula, ...]) -> list[str]:
+    """Each statement as it is asked."""
+    return [_said(f) for f in x]
+
+
 def _mark(value: bool) -> str:
     return "true" if value else "false"
 

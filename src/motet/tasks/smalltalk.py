@@ -16,11 +16,11 @@ _CANNOT = "Sorry, I can only do small arithmetic. Try: What is 17 + 25?"
 _THOUGHT = {
     _HELLO: "A greeting", _WHO: "A question about me", _THANKS: "Thanks", _CANNOT: "This is not arithmetic",
 }  # fmt: skip
-_GREETINGS = ("hello", "hi", "hey", "good morning", "good evening", "hello there", "hi there", "greetings", "yo", "help",
+GREETINGS = ("hello", "hi", "hey", "good morning", "good evening", "hello there", "hi there", "greetings", "yo", "help",
               "good day", "how are you", "hello, how are you", "what's up", "hey there", "test", "are you there")  # fmt: skip
-_ABOUT = ("who are you", "what are you", "what can you do", "what is your name", "tell me about yourself", "are you ChatGPT",
+ABOUT = ("who are you", "what are you", "what can you do", "what is your name", "tell me about yourself", "are you ChatGPT",
           "which model are you", "who made you", "what do you know", "are you a robot", "introduce yourself")  # fmt: skip
-_POLITE = (
+POLITE = (
     "thanks",
     "thank you",
     "thank you very much",
@@ -89,18 +89,23 @@ class Smalltalk:
 def _draw(rng: random.Random) -> tuple[str, str, bool]:
     kind = rng.random()
     if kind < 0.3:
-        pool, final = rng.choice(((_GREETINGS, _HELLO), (_ABOUT, _WHO), (_POLITE, _THANKS)))
+        pool, final = rng.choice(((GREETINGS, _HELLO), (ABOUT, _WHO), (POLITE, _THANKS)))
         text = rng.choice(pool)
         text = rng.choice((text, text.capitalize(), text.capitalize()))
         end = rng.choice(("", ".", "!", "?")) if final is not _WHO else rng.choice(("", "?", "?"))
         return text + end, final, True
     if kind < 0.4:
-        return _noise(rng), _CANNOT, False
+        return noise(rng), _CANNOT, False
+    return unanswerable(rng), _CANNOT, False
+
+
+def unanswerable(rng: random.Random) -> str:
+    """A question outside everything that is taught."""
     text = rng.choice(_ASK).format(n=rng.choice(_NOUNS), t=rng.choice(_THINGS), a=rng.choice(_ADJECTIVES))
-    return (text if rng.random() < 0.8 else text.lower().rstrip(".?")), _CANNOT, False
+    return text if rng.random() < 0.8 else text.lower().rstrip(".?")
 
 
-def _noise(rng: random.Random) -> str:
+def noise(rng: random.Random) -> str:
     """Letters of any script in any order, so that no byte of the vocabulary stays unseen."""
     alphabet = rng.choice(("abcdefghijklmnopqrstuvwxyz   ", "".join(map(chr, range(33, 127))) + "   ", ""))
     length = rng.randrange(3, 25)
