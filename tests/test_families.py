@@ -11,7 +11,8 @@ import pytest
 
 from motet.errors import UsageError
 from motet.harmony import Message
-from motet.tasks import EFFORTS, FAMILIES, Band, Effort, Example, Split, lesson
+from motet.tasks import EFFORTS, FAMILIES, KNOWLEDGE, TASKS, Band, Effort, Example, Split, lesson
+from motet.tasks.__main__ import main
 from motet.tasks.base import split_of
 
 NAMES = tuple(FAMILIES)
@@ -142,3 +143,40 @@ def test_a_lesson_is_a_conversation() -> None:
     assert taught.prompt.messages[-1] == Message("user", e.prompt)
     assert [m.channel for m in taught.turn] == ["analysis", "final"]
     assert taught.turn[0].text == e.analysis_text and not taught.unlearned
+
+
+@pytest.mark.parametrize("name", (*FAMILIES, *KNOWLEDGE))
+def test_each_effort_writes_twice_as_much_as_the_one_below(name: str) -> None:
+    """In pieces as a small vocabulary has them: words, single digits, signs."""
+    pieces = re.compile(r"[A-Za-z]+|\S")
+    low, medium, high = (
+        sum(
+            len(pieces.findall(TASKS[name].example(random.Random(f"{i}"), effort, "train").analysis_text))
+            for i in range(200)
+        )
+        for effort in EFFORTS
+    )
+    assert medium >= 2 * low and high >= 2 * medium, (low, medium, high)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_are_eight_wordings_or_more(name: str) -> None:
+    """As templates, or as questions that differ when every name and number of the instance is taken out."""
+    family = FAMILIES[name]
+    if family.asks:
+        assert len(family.unseen) >= 2 and len({*family.asks, *family.unseen}) >= 8
+        return
+    x, _, _ = family.instance(random.Random(3), "train")
+    assert len({family.ask(random.Random(i), x, unseen) for i in range(200) for unseen in (False, True)}) >= 6
+
+
+def test_lessons_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every task by name, once at each effort, with what is taught marked; an unknown name is one sentence."""
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(f"== {name}\n" in out for name in (*TASKS, "text")) and out.count("-- high\n") == len(TASKS)
+    assert main(["python", "--effort", "low", "--test"]) == 0
+    out = capsys.readouterr().out
+    assert "> assistant (analysis) to python: " in out and "-- high" not in out
+    assert main(["nothing"]) == 2
+    assert "There is no task 'nothing'; choose from" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 
 from motet.tasks.answers import integers
 from motet.tasks.base import Effort, Example, direct, grade_integer
@@ -114,11 +115,11 @@ class Multiplication(_Integer, Family[tuple[int, int]]):
         if effort == "low":
             return Work(direct(a * b), str(a * b))
         if effort == "medium":
-            return Work(_partial(a, b), str(a * b))
+            return Work(partial_products(a, b), str(a * b))
         return Work(product_columns(a, b) + ".", str(a * b))
 
 
-def _partial(a: int, b: int) -> str:
+def partial_products(a: int, b: int) -> str:
     """Partial products without carries: the tens and ones of `a` times a single digit, or `a` times the digits of `b`."""
     if b < 10:
         head, ones = a // 10 * 10, a % 10
@@ -201,8 +202,7 @@ class Divisors(_Integer, Family[tuple[int, int]]):
     )  # fmt: skip
     _LCM = (
         "What is the least common multiple of {a} and {b}?", "Find the lcm of {a} and {b}.", "lcm({a}, {b})",
-        "What is the smallest number that both {a} and {b} divide?", "The lcm of {a} and {b}?",
-    )  # fmt: skip
+        "What is the smallest number that both {a} and {b} divide?", "The lcm of {a} and {b}?", "Give the lcm of {a} and {b}.")  # fmt: skip
     _UNSEEN = (("Which is the biggest common factor of {a} and {b}?", "Tell me the gcd of the numbers {a} and {b}."),
                ("Which is the first common multiple of {a} and {b}?", "Tell me the lcm of the numbers {a} and {b}."))  # fmt: skip
 
@@ -289,8 +289,19 @@ class Expressions(_Integer, Family[Tree]):
         steps, here = [], x
         while not isinstance(here, int):
             step, here = _reduce(here)
-            steps.append(step if effort == "medium" else f"{step}: {written(here).replace(' ', '')}")
+            steps.append(
+                step if effort == "medium" else f"{_columns(step)}: {written(here).replace(' ', '')}"
+            )
         return Work("; ".join(steps) + ".", str(total))
+
+
+def _columns(step: str) -> str:
+    """A step by columns where a number of it has two digits."""
+    left, op, right = re.fullmatch(r"(-?\d+)([-+*])(-?\d+)=.*", step).groups()  # type: ignore[union-attr]
+    a, b = int(left), int(right)
+    if max(a, b) < 10 or (op == "*" and min(a, b) > 9):
+        return step
+    return multiply_columns(max(a, b), min(a, b)) if op == "*" else signed_columns(a, op, b)
 
 
 def _grow(rng: random.Random, operations: int) -> Tree:

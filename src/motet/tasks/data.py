@@ -31,7 +31,14 @@ class Tables(Family[Sheet]):
         ("item", "colour", "price"),
         ("name", "city", "score"),
     )
-    asks = ("{t}\n\n{q}", "Here is a table.\n{t}\n{q}", "{q}\n{t}", "Table:\n{t}\nQuestion: {q}")
+    asks = (
+        "{t}\n\n{q}",
+        "Here is a table.\n{t}\n{q}",
+        "{q}\n{t}",
+        "Table:\n{t}\nQuestion: {q}",
+        "Use the table to answer. {q}\n{t}",
+        "{t}\nAnswer this: {q}",
+    )
     unseen = ("Look at these rows and answer: {q}\n{t}", "{t}\nNow, from the rows above: {q}")
     _Q: ClassVar = {
         "number": ("What is the {h2} of {x}?", "Which {h2} has {x}?"),
@@ -85,7 +92,7 @@ class Tables(Family[Sheet]):
             return Work(direct(answer), answer, facts)
         lookup = kind in ("number", "group")
         chosen = [r for r in records if (r[0] if lookup else r[1]) == arg]
-        took = ", ".join(f"{n} {g} {v}" if lookup else f"{n} {v}" for n, g, v in chosen)
+        took = ", ".join(f"{n}: {x[1]} {g}, {x[2]} {v}" if lookup else f"{n} {v}" for n, g, v in chosen)
         if effort == "medium":
             return Work(f"{took}.", answer, facts)
         lines = [f"{n} {g} {v}{' take' if (n, g, v) in chosen else ''}" for n, g, v in records]
@@ -128,6 +135,8 @@ class Extraction(Family[Wanted]):
         "Extract {f} as JSON: {s}",
         "{s}\nReturn a JSON object with {f}.",
         "Text: {s} Write {f} in JSON.",
+        "{s} As JSON with the keys {f}, please.",
+        "From this text make JSON with {f}: {s}",
     )
     unseen = ("{s} I need {f} in machine-readable form (JSON).", "Turn this into JSON with the keys {f}: {s}")
     FIELDS = ("name", "city", "item", "count", "price", "date", "total")

@@ -9,9 +9,9 @@ import random
 from typing import ClassVar
 
 from motet.tasks.answers import clock, integers, last_of
-from motet.tasks.arithmetic import product_columns
+from motet.tasks.arithmetic import partial_products, product_columns
 from motet.tasks.base import Effort, Example, direct, grade_integer
-from motet.tasks.columns import add_columns, long_division
+from motet.tasks.columns import add_columns, long_division, signed_columns
 from motet.tasks.family import Family, Work
 from motet.tasks.words import MONTHS, NAMES_OF_DAYS
 
@@ -33,7 +33,7 @@ class Units(Family[Measure]):
     _UP = ("How many {s} are {n} {b}?", "Convert {n} {b} to {s}.", "{n} {b} in {s}", "Express {n} {b} in {s}.",
            "What is {n} {b} in {s}?", "Change {n} {b} into {s}.")  # fmt: skip
     _DOWN = ("How many {b} and {s} are {n} {s}?", "Convert {n} {s} to {b} and {s}.", "{n} {s} in {b} and {s}",
-             "Express {n} {s} in {b} and {s}.", "Split {n} {s} into {b} and {s}.")  # fmt: skip
+             "Express {n} {s} in {b} and {s}.", "Split {n} {s} into {b} and {s}.", "How many {b} and how many {s} make {n} {s}?")  # fmt: skip
     _UNSEEN = (("If something takes {n} {b}, how much is that in {s}?", "Write {n} {b} using {s} only."),
                ("If something takes {n} {s}, how much is that in {b} and {s}?", "Write {n} {s} with {b} first and {s} second."))  # fmt: skip
 
@@ -76,7 +76,7 @@ class Units(Family[Measure]):
             total = n * f + m
             if effort == "low":
                 return Work(direct(total), str(total))
-            product, rest = f"{n}*{f}={n * f}", f"; {n * f}+{m}={total}" if m else ""
+            product, rest = _sketched(n, f), f"; {n * f}+{m}={total}" if m else ""
             if effort == "medium":
                 return Work(f"{product}{rest}.", str(total))
             columns = _product(n, f)
@@ -93,6 +93,13 @@ class Units(Family[Measure]):
         """The integers of the answer, in order, units and all else aside."""
         wanted = integers(example.answer)
         return integers(final)[-len(wanted) :] == wanted
+
+
+def _sketched(n: int, f: int) -> str:
+    """n * f by partial products without carries; powers of ten in one step."""
+    if f in (100, 1000):
+        return f"{n}*{f}={n * f}"
+    return partial_products(max(n, f), min(n, f)).rstrip(".")
 
 
 def _product(n: int, f: int) -> str:
@@ -117,11 +124,11 @@ class Clock(Family[Moment]):
 
     name = "clock"
     _LATER = ("It is {t}. What time is it in {d}?", "A train leaves at {t} and travels for {d}. When does it arrive?",
-              "What time is it {d} after {t}?", "A film starts at {t} and lasts {d}. When does it end?", "{t} plus {d}")  # fmt: skip
+              "What time is it {d} after {t}?", "A film starts at {t} and lasts {d}. When does it end?", "{t} plus {d}", "What does the clock show {d} after {t}?")  # fmt: skip
     _EARLIER = ("It is {t}. What time was it {d} ago?", "A train arrives at {t} after {d}. When did it leave?",
-                "What time is it {d} before {t}?", "A film ended at {t} and lasted {d}. When did it start?", "{t} minus {d}")  # fmt: skip
+                "What time is it {d} before {t}?", "A film ended at {t} and lasted {d}. When did it start?", "{t} minus {d}", "What did the clock show {d} before {t}?")  # fmt: skip
     _BETWEEN = ("How many minutes are there from {t} to {u}?", "A film runs from {t} to {u}. How many minutes is that?",
-                "It is {t}. In how many minutes will it be {u}?", "How long is it from {t} to {u}, in minutes?")  # fmt: skip
+                "It is {t}. In how many minutes will it be {u}?", "How long is it from {t} to {u}, in minutes?", "Count the minutes from {t} to {u}.", "How many minutes pass from {t} until {u}?")  # fmt: skip
     _UNSEEN: ClassVar = {
         "later": ("My watch shows {t}. What will it show after {d} have passed?", "Wait {d} from {t} on: which time is it?"),
         "earlier": ("My watch shows {t}. What did it show {d} earlier?", "Go back {d} from {t}: which time is it?"),
@@ -167,8 +174,9 @@ class Clock(Family[Moment]):
         else:
             for d in more:
                 after = (t + d if kind == "later" else t - d) % (24 * 60)
-                long.append(_shift(t, d, kind == "later"))
-                short.append(f"{long[-1].partition(';')[0]}; {show(after)}")
+                shifted = _shift(t, d, kind == "later")
+                short.append(f"{shifted.partition(';')[0]}; {show(after)}")
+                long.append(f"{signed_columns(t % 60, '+' if kind == 'later' else '-', d % 60)}; {shifted}")
                 t = after
             final = show(t)
         trace = {"low": direct(final), "medium": "; ".join(short) + ".", "high": "; ".join(long) + "."}
@@ -220,9 +228,9 @@ class Dates(Family[Day]):
     name = "dates"
     weights = (1, 1, 3, 4)
     _WEEKDAY = ("Today is {w}. Which weekday is it in {n} days?", "What day of the week is it {n} days after {w}?",
-                "It is {w}. What day will it be {n} days from now?", "{w} plus {n} days is which day?")  # fmt: skip
+                "It is {w}. What day will it be {n} days from now?", "{w} plus {n} days is which day?", "Today is {w}. What day is it {n} days later?", "Which day of the week comes {n} days after {w}?")  # fmt: skip
     _DATE = ("Which date is {n} days after {d}?", "What is the date {n} days after {d}?", "Today is {d}. What is the date in {n} days?",
-             "{d} plus {n} days is which date?", "A visa is given on {d} for {n} days. On which date does it end?")  # fmt: skip
+             "{d} plus {n} days is which date?", "A visa is given on {d} for {n} days. On which date does it end?", "What is the date {n} days later than {d}?")  # fmt: skip
     _UNSEEN = (("Count {n} days on from a {w}; which day do you reach?", "If a letter takes {n} days and is sent on {w}, when is it there?"),
                ("Count {n} days on from {d}; which date do you reach?", "A letter is sent on {d} and takes {n} days; when is it there?"))  # fmt: skip
 
@@ -257,11 +265,15 @@ class Dates(Family[Day]):
             final = NAMES_OF_DAYS[(first + n) % 7]
             on = ", ".join(NAMES_OF_DAYS[(first + i) % 7] for i in range(n % 7 + 1))
             weeks = _how_often(n, 7)
-            trace = {"low": direct(final), "medium": f"{n}%7={n % 7}.", "high": f"{weeks}; {on}."}
+            trace = {
+                "low": direct(final),
+                "medium": f"{n}%7={n % 7}; {n % 7} after {NAMES_OF_DAYS[first]}.",
+                "high": f"{weeks}; {on}.",
+            }
             return Work(trace[effort], final)
         month, left = first, day + n
         steps = [f"{day}+{n}={left}"]
-        short = [f"{left}"]
+        short = [f"{day}+{n}={left}"]
         while left > MONTHS[month][1]:
             name, length = MONTHS[month]
             steps.append(f"{name} {length}, {left}-{length}={left - length}")
@@ -301,9 +313,10 @@ class Bases(Family[Digits]):
         "What is {n} in {b}?",
         "{n} in {b}",
         "Give the {b} form of {n}.",
+        "Express {n} in {b}.",
     )
     _FROM = ("The {b} number {n} in decimal?", "Convert {n} from {b} to decimal.", "What is the value of {n} in {b}, written in decimal?",
-             "{n} is written in {b}. Which decimal number is it?", "Give the decimal form of {n} ({b}).")  # fmt: skip
+             "{n} is written in {b}. Which decimal number is it?", "Give the decimal form of {n} ({b}).", "Turn {n}, written in {b}, into decimal.")  # fmt: skip
     _UNSEEN = (
         ("How does one write {n} if only the digits of {b} exist?", "Turn {n} into {b}."),
         ("Somebody wrote {n} in {b}; how much is that?", "Read {n} as {b}: which number is it?"),

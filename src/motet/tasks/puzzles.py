@@ -26,7 +26,7 @@ class Logic(Family[Owners]):
     name = "logic"
     levels, beyond = (3, 4, 5), 6
     asks = ("{p} each have one of {t}. {c} Who has the {q}?", "{p} own {t}, one each. {c} Whose is the {q}?",
-            "There are {t}, one for each of {p}. {c} Who has the {q}?", "{c} Each of {p} has one of {t}. Who owns the {q}?")  # fmt: skip
+            "There are {t}, one for each of {p}. {c} Who has the {q}?", "{c} Each of {p} has one of {t}. Who owns the {q}?", "{p} each have one thing: {t}. {c} Who has the {q}?", "Who has the {q}? {p} own {t}, one each. {c}")  # fmt: skip
     unseen = ("Puzzle about {p} and {t}, one thing a person. {c} Name the owner of the {q}.",
               "Everybody of {p} holds another one of {t}. {c} Find out who holds the {q}.")  # fmt: skip
     _NOT = ("{a} does not have the {t}.", "{a} has no {t}.", "The {t} is not {a}'s.")
@@ -138,7 +138,14 @@ class Ordering(Family[Order]):
         "fast": ("faster than", "slower than", "fastest", "slowest"), "rich": ("richer than", "poorer than", "richest", "poorest"),
         "strong": ("stronger than", "weaker than", "strongest", "weakest"),
     }  # fmt: skip
-    asks = ("{c} Who is the {q}?", "{c} Who is {q}?", "{c} Which person is the {q}?", "Who is the {q}? {c}")
+    asks = (
+        "{c} Who is the {q}?",
+        "{c} Who is {q}?",
+        "{c} Which person is the {q}?",
+        "Who is the {q}? {c}",
+        "{c} Name the {q}.",
+        "Here is what I know. {c} Who is the {q}?",
+    )
     unseen = (
         "{c} If all of them stand in a row by this, whose place is that of the {q}?",
         "Read this and name the {q} one. {c}",

@@ -64,7 +64,8 @@ class Target(Family[Goal]):
             return Work(f"Guess {expression}.", final, answer)
         lines = []
         for n in numbers[: 1 if effort == "medium" else 3]:
-            lines.append(_tried(numbers, n, target) + (f" yes: {answers[n]}" if answers[n] else " no"))
+            tried = (_tried if effort == "medium" else _written)(numbers, n, target)
+            lines.append(tried + (f" yes: {answers[n]}" if answers[n] else " no"))
             if answers[n]:
                 break
         if effort == "medium":
@@ -110,6 +111,15 @@ def _tried(numbers: tuple[int, int, int], n: int, target: int) -> str:
     return f"last {n}: {a},{b} make {a + b} {a - b} {a * b}, need {' '.join(need)}"
 
 
+def _written(numbers: tuple[int, int, int], n: int, target: int) -> str:
+    """The same with every operation written out."""
+    a, b = _others(numbers, n)
+    need = [f"{target}+{n}={target + n}", f"{max(target, n)}-{min(target, n)}={abs(target - n)}"]
+    if target % n == 0 and n > 1:
+        need.append(f"{target}/{n}={target // n}")
+    return f"last {n}: {a}+{b}={a + b} {a}-{b}={a - b} {a}*{b}={a * b}, need {' '.join(need)}"
+
+
 def _checked(expression: str) -> str:
     """The two operations of an expression with their values."""
     text = expression.replace(" ", "")
@@ -134,7 +144,7 @@ class Sudoku(Family[Puzzle]):
     name = "sudoku"
     levels, beyond = (4, 5, 6, 7), 10
     asks = ("Fill this 4x4 sudoku:\n{g}", "Complete the sudoku, digits 1 to 4:\n{g}", "Solve this small sudoku.\n{g}",
-            "{g}\nFill the blanks so that rows, columns and 2x2 boxes hold 1 to 4.", "Sudoku:\n{g}")  # fmt: skip
+            "{g}\nFill the blanks so that rows, columns and 2x2 boxes hold 1 to 4.", "Sudoku:\n{g}", "Which digits are missing?\n{g}")  # fmt: skip
     unseen = ("Each row, column and box of four needs the digits 1 to 4. Which grid is it?\n{g}",
               "Replace every _ in this square by the right digit from 1 to 4.\n{g}")  # fmt: skip
 
@@ -221,7 +231,7 @@ class Paths(Family[Graph]):
     levels, beyond = (5, 6, 7, 8), 10
     asks = ("Roads: {e}. What is the shortest way from {a} to {b}?", "Edges: {e}. Give a shortest path from {a} to {b}.",
             "These places are connected: {e}. How do I get from {a} to {b} with the fewest steps?", "Graph {e}. Shortest path {a} to {b}?",
-            "Find a shortest path from {a} to {b}: {e}.")  # fmt: skip
+            "Find a shortest path from {a} to {b}: {e}.", "Between places run these roads: {e}. Shortest way from {a} to {b}?")  # fmt: skip
     unseen = ("I stand at {a} and want to reach {b} quickly. Bridges: {e}. Which places do I pass?",
               "Name the stops of a quickest ride from {a} to {b} when the lines are {e}.")  # fmt: skip
 
@@ -322,7 +332,7 @@ class Change(Family[Coins]):
     name = "change"
     asks = ("Pay {n} with as few coins as possible. Coins: {c}.", "Which coins make {n} with the fewest pieces? Coins: {c}.",
             "Give change of {n} from coins of {c}, using as few as possible.", "Coins of {c}. Make {n} with the fewest coins.",
-            "What is the shortest way to pay {n} with coins of {c}?")  # fmt: skip
+            "What is the shortest way to pay {n} with coins of {c}?", "With coins of {c}, pay {n}; use few coins.")  # fmt: skip
     unseen = ("A machine holds coins of {c} and must return {n}. Which coins, if few are better?",
               "I owe {n} and own many coins of {c}; hand over the smallest number of them.")  # fmt: skip
 

@@ -26,8 +26,7 @@ class Modular(Family[Chain]):
     asks = (
         "Start with {x}. {Ops}. Work modulo {p}. What is the result?", "Start with {x}. {Ops}, all mod {p}.",
         "Working modulo {p}, start with {x}, then {ops}. What do you get?", "Begin with {x}, {ops}. Give the result mod {p}.",
-        "Take {x}, {ops}. What is the result mod {p}?", "Compute modulo {p}: start at {x}; {ops}.",
-    )  # fmt: skip
+        "Take {x}, {ops}. What is the result mod {p}?", "Compute modulo {p}: start at {x}; {ops}.", "Mod {p}: start with {x}, {ops}. Result?")  # fmt: skip
     unseen = (
         "On a clock with {p} hours, begin at {x}: {ops}. Where are you?",
         "Let x be {x}. Change it like this: {ops}. Always reduce by {p}. Which x remains?",
@@ -82,8 +81,7 @@ class Tracking(Family[Swaps]):
     asks = (
         "{start}. {swaps}. Who has the {t} now?", "At first {start}. Then {swaps}. Who holds the {t} at the end?",
         "{start}. These people swap: {swaps}. Who ends up with the {t}?", "{start}. {swaps}. Where is the {t}?",
-        "To begin with, {start}. {swaps}. Who has the {t}?",
-    )  # fmt: skip
+        "To begin with, {start}. {swaps}. Who has the {t}?", "{start}. After {swaps}, who has the {t}?")  # fmt: skip
     unseen = (
         "Somebody owns the {t} after this story; who? {start}. {swaps}.",
         "{start}. {swaps}. Name the person with the {t}.",
@@ -152,8 +150,7 @@ class Programs(Family[tuple[Line, ...]]):
     levels, beyond = (2, 3, 4, 5), 8
     asks = (
         "What does this program print?\n{code}", "What is printed?\n{code}", "Run this in your head:\n{code}",
-        "{code}\nWhat is the output?", "Give the output of this program.\n{code}",
-    )  # fmt: skip
+        "{code}\nWhat is the output?", "Give the output of this program.\n{code}", "Which number does this code print?\n{code}")  # fmt: skip
     unseen = (
         "Here are some lines of code. Which number do they print?\n{code}",
         "{code}\nSay what appears on the screen.",
@@ -225,8 +222,7 @@ class Booleans(Family[tuple[Formula, ...]]):
     levels, beyond = (1, 2, 3), 5
     asks = (
         "How many of these are true? {e}", "Count the true statements: {e}", "{e}\nHow many of these hold?",
-        "How many of the following are true? {e}", "Of these statements, how many are true? {e}",
-    )  # fmt: skip
+        "How many of the following are true? {e}", "Of these statements, how many are true? {e}", "{e}: how many are true?")  # fmt: skip
     unseen = ("Some of these hold and some do not; how many do? {e}", "The number of true ones among {e}?")
 
     def draw(self, rng: random.Random, level: int) -> tuple[Formula, ...]:

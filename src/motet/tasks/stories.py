@@ -34,7 +34,7 @@ class Stories(Family[Story]):
     levels, beyond = (1, 2, 3, 4), 6
     weights = (1, 2, 2, 2)
     asks = ("{s} How many {w} does {p} have now?", "{s} How many {w} are there at the end?", "{s} How many {w} has {p} in the end?",
-            "{s} What is the number of {w} now?")  # fmt: skip
+            "{s} What is the number of {w} now?", "How many {w} does {p} have at the end? {s}", "{s} Count the {w} that {p} has now.")  # fmt: skip
     unseen = (
         "{s} Somebody counts the {w} of {p}. Which number comes out?",
         "Read and count. {s} {p} now owns how many {w}?",

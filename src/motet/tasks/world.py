@@ -281,9 +281,8 @@ class Knowledge(Family[Asked]):
         if effort == "low":
             return Work(direct(passed[-1]), passed[-1])
         if effort == "medium":
-            return Work(
-                f"{x[0]}, {', '.join(f'{r} {y}' for r, y in zip(x[1], passed, strict=True))}.", passed[-1]
-            )
+            way = ", ".join(f"{r} {y}" for r, y in zip(x[1], passed, strict=True))
+            return Work(f"Start {x[0]}, {way}. So {passed[-1]}.", passed[-1])
         steps = [
             f"{_upper(noun((s, (r,))))} is {y}."
             for s, r, y in zip((x[0], *passed), x[1], passed, strict=False)
