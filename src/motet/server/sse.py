@@ -25,7 +25,8 @@ class Stream(EventSourceResponse):
     def __init__(self, source: AsyncIterator[Piece], limits: Limits) -> None:
         headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
         super().__init__(
-            _events(source), headers=headers, ping=limits.ping_s, send_timeout=limits.send_s, sep="\n",
+            _events(source), headers=headers, ping=limits.ping_s, send_timeout=limits.send_s,
+            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
             shutdown_grace_period=limits.drain_s,
         )  # fmt: skip
 
@@ -40,7 +41,9 @@ class Stream(EventSourceResponse):
 async def _events(source: AsyncIterator[Piece]) -> AsyncIterator[ServerSentEvent]:
     try:
         async for name, data in source:
-            yield ServerSentEvent(data, event=name)
+            yield ServerSentEvent(
+                data, event=name, sep="\n"
+            )  # readers that split at two newlines know no other kind
     finally:
         close = getattr(source, "aclose", None)
         if close is not None:
