@@ -19,6 +19,7 @@ import pytest
 
 from motet.engine import Engine
 from motet.model import load
+from motet.server.settings import Settings
 from motet.study.scripted import ScriptedEngine, answer, call_function, think
 from serving import Script, Served, serving
 
@@ -58,7 +59,8 @@ class Mixed(Script):
 @pytest.fixture(scope="module")
 def mixed() -> Iterator[Served]:
     model = load("mini")
-    with Engine(model) as engine, serving(Mixed(engine), name="mini", encoding=model.encoding) as served:
+    kept = Settings(port=0, store="sqlite://")
+    with Engine(model) as engine, serving(Mixed(engine), kept, "mini", model.encoding) as served:
         yield served
 
 
@@ -92,7 +94,7 @@ def prompts(served: Served) -> list[str]:
     return [served.host.engine.encoding.decode(p) for p in served.host.engine.prompts]
 
 
-APIS = ["chat"]
+APIS = ["chat", "responses"]
 
 
 @pytest.mark.parametrize("how", ["whole", "stream"])

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from openai.types import Model as ModelCard
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from motet import __version__
 from motet.errors import UserError
@@ -130,7 +130,7 @@ def _plain_routes(app: FastAPI, host: Host) -> None:
         more = {"running": getattr(host.engine, "running", 0), "waiting": getattr(host.engine, "waiting", 0)}
         return JSONResponse({**state, **more}, 200 if fine else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counters for Prometheus."""
         return Response(host.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

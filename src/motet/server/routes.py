@@ -27,7 +27,14 @@ from motet.server.wire import ChatRequest
 
 T = TypeVar("T")
 Json = dict[str, Any]
-_EVENTS = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+}
+_EVENTS = {
+    "content": {"text/event-stream": {"itemSchema": _EVENT}}
+}  # as OpenAPI 3.2 says it: one event after the other
 
 
 class ItemList(BaseModel):
