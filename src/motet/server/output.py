@@ -59,8 +59,9 @@ class Output:
 
     @property
     def answered(self) -> bool:
-        """Whether there is something for the user or for the caller to do."""
-        return any(i["type"] in ("message", "function_call") for i in self.items)
+        """Whether there is something for the user to read or for the caller to do; an empty message is neither."""
+        said = (p for i in self.items if i["type"] == "message" for p in i["content"])
+        return any(i["type"] == "function_call" for i in self.items) or any(p.get("text") for p in said)
 
     def feed(self, event: Event) -> list[Json]:
         """The stream events, without their sequence numbers."""
