@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -174,13 +174,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Grouped-query attention with RoPE, one learned sink per head and, in sliding layers, a window that counts self."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, norm: type[RMSNorm] = RMSNorm) -> None:
         super().__init__()
         self.layer = layer
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim, self.window = config.head_dim, config.window(layer)
         width = config.hidden_size
-        self.norm = RMSNorm(width, config.rms_norm_eps)
+        self.norm = norm(width, config.rms_norm_eps)
         self.qkv = nn.Linear(width, (self.heads + 2 * self.kv_heads) * self.head_dim)
         self.sinks = nn.Parameter(torch.zeros(self.heads))
         self.out = nn.Linear(self.heads * self.head_dim, width)
@@ -190,10 +190,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x (B, T, d) -> the update to add, same shape. Scores, sinks and softmax are float32 whatever x is."""
         batch, time, _ = x.shape
-        qkv = self.qkv(self.norm(x)).view(batch, time, -1, self.head_dim).transpose(1, 2)
-        q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
-        q, k = rotate(q, cos, sin).float(), rotate(k, cos, sin).float()
-        v = v.float()
+        q, k, v = self._heads(self.qkv(self.norm(x)).view(batch, time, -1, self.head_dim), cos, sin)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
         ratio = self.heads // self.kv_heads
@@ -202,15 +199,20 @@ class Attention(nn.Module):
         y = cast(Tensor, _SinkAttention.apply(q, k, v, self.sinks.float(), mask))  # type: ignore[no-untyped-call]
         return cast(Tensor, self.out(y.transpose(1, 2).reshape(batch, time, -1).to(x.dtype)))
 
+    def _heads(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, H + 2K, D) -> q (B, H, T, D) and k, v (B, K, T, D), float32, q and k rotated."""
+        q, k, v = qkv.transpose(1, 2).split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        return rotate(q, cos, sin).float(), rotate(k, cos, sin).float(), v.float()
+
 
 class MoE(nn.Module):
     """Router and experts. Rows of mlp1 alternate gate, up, gate, up, ... as published."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, norm: type[RMSNorm] = RMSNorm) -> None:
         super().__init__()
         experts, width, inner = config.num_experts, config.hidden_size, config.intermediate_size
         self.k, self.alpha, self.limit = config.experts_per_token, config.swiglu_alpha, config.swiglu_limit
-        self.norm = RMSNorm(width, config.rms_norm_eps)
+        self.norm = norm(width, config.rms_norm_eps)
         self.gate = nn.Linear(width, experts)
         self.mlp1_weight = nn.Parameter(torch.empty(experts, 2 * inner, width))
         self.mlp1_bias = nn.Parameter(torch.zeros(experts, 2 * inner))
@@ -250,13 +252,22 @@ class MoE(nn.Module):
         return (y.float() * weight.unsqueeze(-1)).sum(1).to(t.dtype)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The classes a model is made of; training brings faster ones with the same parameters and the same mathematics."""
+
+    norm: type[RMSNorm] = RMSNorm
+    attention: type[Attention] = Attention
+    experts: type[MoE] = MoE
+
+
 class Block(nn.Module):
     """One layer: attention, then experts, each added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, parts: Parts) -> None:
         super().__init__()
-        self.attn = Attention(config, layer)
-        self.mlp = MoE(config)
+        self.attn = parts.attention(config, layer, parts.norm)
+        self.mlp = parts.experts(config, parts.norm)
 
 
 class _Table(nn.Module):
@@ -274,12 +285,14 @@ class Reference(nn.Module):
     weights and the weighted sum of experts are computed in float32 and cast back.
     """
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, config: ModelConfig, dtype: torch.dtype = torch.float32, parts: Parts = Parts()
+    ) -> None:
         super().__init__()
         self.config = config
         self.embedding = _Table(config.vocab_size, config.hidden_size)
-        self.block = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.block = nn.ModuleList(Block(config, i, parts) for i in range(config.num_hidden_layers))
+        self.norm = parts.norm(config.hidden_size, config.rms_norm_eps)
         self.unembedding = _Table(config.vocab_size, config.hidden_size)
         if config.tie_word_embeddings:
             self.unembedding.weight = self.embedding.weight
@@ -287,14 +300,17 @@ class Reference(nn.Module):
 
     @classmethod
     def from_checkpoint(
-        cls, source: str | PathLike[str] | Checkpoint, dtype: torch.dtype = torch.float32
-    ) -> Reference:
+        cls,
+        source: str | PathLike[str] | Checkpoint,
+        dtype: torch.dtype = torch.float32,
+        parts: Parts = Parts(),
+    ) -> Self:
         """Load a checkpoint folder (either layout, MXFP4 experts dequantised). Raises CheckpointError as opening does."""
         from motet.checkpoint import Checkpoint, open_checkpoint
         from motet.mxfp4 import dequantize
 
         checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
-        model = cls(checkpoint.config, dtype)
+        model = cls(checkpoint.config, dtype, parts)
         names = set(checkpoint.names())
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -306,7 +322,7 @@ class Reference(nn.Module):
                 parameter.copy_(torch.from_numpy(value))
         return model
 
-    def initialize(self, generator: torch.Generator, std: float = 0.02) -> Reference:
+    def initialize(self, generator: torch.Generator, std: float = 0.02) -> Self:
         """Fill with trainable random values: matrices N(0, std^2) but 1/sqrt(fan in) for experts, biases zero."""
         with torch.no_grad():
             for name, p in self.named_parameters():

@@ -1,71 +1,38 @@
-"""Examples to token ids with loss masks, and batches that depend on (seed, step) alone.
+"""Sources of training data by name, examples as token ids with loss masks, batches that depend on (seed, stage, step) alone.
 
 Prompts are Harmony renderings token for token: the model sees in training what `motet.harmony.render` produces later.
+Only what an assistant samples is taught; what tools answer, and what a teacher did not choose well, is shown.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
-from motet.tasks import EFFORTS, TASKS, Effort, Example, Split
-from motet.train.vocabulary import CHANNELS, CUTOFF, IDENTITY
+from motet.errors import UsageError
+from motet.harmony import Message, render, render_message
+from motet.harmony.render import has_functions
+from motet.tasks import EFFORTS, FAMILIES, TASKS, Effort, Example, Lesson, lesson
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from motet.tokenizer import Encoding
+
+EFFORT_SHARES: Mapping[Effort, float] = {"low": 0.2, "medium": 0.35, "high": 0.45}
+ROUND = 16  # padded lengths are multiples of this: each new shape costs a compiled primitive
 _INSTRUCTIONS = ("You are a helpful assistant.", "Answer the question.", "Be brief.", "You are a calculator.",
                  "Help the user.", "Answer politely.", "Be helpful and exact.")  # fmt: skip
 
 
-class Encoder(Protocol):
-    """What rendering needs of a vocabulary; `motet.tokenizer.Encoding` has it."""
-
-    def encode(self, text: str) -> list[int]:
-        """Ordinary text to ids; never a control token."""
-        ...
-
-    def special(self, name: str) -> int:
-        """The id of a control token by its name."""
-        ...
-
-
-class FileEncoder:
-    """An Encoder over a tokenizers.Tokenizer, for training before any checkpoint exists."""
-
-    def __init__(self, tokenizer: object) -> None:
-        from tokenizers import Tokenizer
-
-        assert isinstance(tokenizer, Tokenizer)
-        self._inner = tokenizer
-        self._inner.encode_special_tokens = True  # control tokens written in text are text
-
-    def encode(self, text: str) -> list[int]:
-        """Ordinary text to ids."""
-        return list(self._inner.encode(text, add_special_tokens=False).ids)
-
-    def special(self, name: str) -> int:
-        """The id of a control token."""
-        found = self._inner.token_to_id(name)
-        if found is None:
-            raise KeyError(name)
-        return int(found)
-
-    def decode(self, ids: list[int]) -> str:
-        """Ids to text, control tokens included by name."""
-        return str(self._inner.decode(ids, skip_special_tokens=False))
-
-
 @dataclass(frozen=True)
-class Dialogue:
-    """One conversation up to a question: what the system and developer say, finished turns, then the example."""
+class Question:
+    """A conversation up to a question with the turn that is taught; `example` is what its grader wants to see."""
 
     example: Example
-    date: str | None = None
-    instructions: str | None = None
-    # (user, final) of earlier turns; their analysis is gone, as at run time
-    history: tuple[tuple[str, str], ...] = ()
+    lesson: Lesson
 
 
 @dataclass(frozen=True)
@@ -76,72 +43,93 @@ class Row:
     learn: list[bool]
 
 
-def system_text(effort: Effort, date: str | None) -> str:
-    """The system message Harmony prints by default."""
-    day = f"\nCurrent date: {date}" if date else ""
-    return f"{IDENTITY}\n{CUTOFF}{day}\n\nReasoning: {effort}\n\n{CHANNELS}"
+class Source(Protocol):
+    """Where training data comes from."""
 
-
-def prompt_ids(dialogue: Dialogue, encoder: Encoder) -> list[int]:
-    """The prompt up to and including `<|start|>assistant`."""
-    start, message, end = (encoder.special(f"<|{n}|>") for n in ("start", "message", "end"))
-    channel = encoder.special("<|channel|>")
-
-    def turn(header: list[int], text: str) -> list[int]:
-        return [start, *header, message, *encoder.encode(text), end]
-
-    ids = turn(encoder.encode("system"), system_text(dialogue.example.effort, dialogue.date))
-    if dialogue.instructions is not None:
-        ids += turn(encoder.encode("developer"), f"# Instructions\n\n{dialogue.instructions}")
-    final = [*encoder.encode("assistant"), channel, *encoder.encode("final")]
-    for user, reply in dialogue.history:
-        ids += turn(encoder.encode("user"), user) + turn(final, reply)
-    return [*ids, *turn(encoder.encode("user"), dialogue.example.prompt), start, *encoder.encode("assistant")]
-
-
-def row(dialogue: Dialogue, encoder: Encoder) -> Row:
-    """The whole training sequence. Only what the assistant samples is taught, from `<|channel|>` to `<|return|>`."""
-    prompt = prompt_ids(dialogue, encoder)
-    start, message, end = (encoder.special(f"<|{n}|>") for n in ("start", "message", "end"))
-    channel, stop = encoder.special("<|channel|>"), encoder.special("<|return|>")
-    ids, learn = list(prompt), [False] * len(prompt)
-
-    def add(more: list[int], taught: bool = True) -> None:
-        ids.extend(more)
-        learn.extend([taught] * len(more))
-
-    add([channel, *encoder.encode("analysis"), message])
-    for text, taught in dialogue.example.analysis:
-        add(encoder.encode(text), taught)
-    add([end, start, *encoder.encode("assistant"), channel, *encoder.encode("final"), message])
-    add([*encoder.encode(dialogue.example.final), stop])
-    return Row(ids, learn)
+    def draw(self, rng: random.Random, effort: Effort) -> Question | str:
+        """A question, or a piece of plain text."""
+        ...
 
 
 @dataclass(frozen=True)
-class Mix:
-    """Shares of tasks and efforts in training, relative."""
+class Tasks:
+    """Questions of some tasks, all alike often; now and then with a date, instructions or earlier turns."""
 
-    tasks: dict[str, float]
-    efforts: dict[Effort, float]
+    names: tuple[str, ...]
 
-    def draw(self, rng: random.Random, split: Split) -> Dialogue:
-        """One conversation; now and then with a date, developer instructions or earlier turns."""
-        effort = rng.choices(EFFORTS, [self.efforts[e] for e in EFFORTS])[0]
-        example = self._example(rng, effort, split)
-        date = f"20{rng.randrange(24, 30)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
-        instructions = rng.choice(_INSTRUCTIONS) if rng.random() < 0.06 else None
-        past = (
-            [self._example(rng, effort, "train") for _ in range(rng.randrange(1, 4))]
-            if rng.random() < 0.06
-            else []
-        )
-        history = tuple((e.prompt, e.final) for e in past)
-        return Dialogue(example, date if rng.random() < 0.35 else None, instructions, history)
+    def draw(self, rng: random.Random, effort: Effort) -> Question:
+        """One question of the training split."""
+        return decorate(rng, self._example(rng, effort), self._example)
 
-    def _example(self, rng: random.Random, effort: Effort, split: Split) -> Example:
-        name = rng.choices(list(self.tasks), list(self.tasks.values()))[0]
-        return TASKS[name].example(rng, effort, split)
+    def _example(self, rng: random.Random, effort: Effort) -> Example:
+        return TASKS[rng.choice(self.names)].example(rng, effort, "train")
+
+
+def decorate(rng: random.Random, example: Example, more: Any) -> Question:
+    """The example in a conversation; `more(rng, effort)` draws examples for earlier turns."""
+    date = f"20{rng.randrange(24, 30)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
+    instructions = rng.choice(_INSTRUCTIONS) if rng.random() < 0.06 else None
+    if rng.random() < 0.06 and not example.scene.history:
+        past = [more(rng, example.effort) for _ in range(rng.randrange(1, 3))]
+        history = tuple(m for e in past if not e.turn for m in _turn(e))
+        example = replace(example, scene=replace(example.scene, history=history))
+    return Question(example, lesson(example, date if rng.random() < 0.35 else None, instructions))
+
+
+def _turn(example: Example) -> tuple[Message, Message]:
+    return Message("user", example.prompt), Message("assistant", example.final, "final")
+
+
+SOURCES: dict[str, Source] = {
+    "families": Tasks(tuple(FAMILIES)),
+    **{name: Tasks((name,)) for name in TASKS},
+}
+
+
+def source(name: str) -> Source:
+    """A source by name. Raises UsageError."""
+    if name not in SOURCES:
+        raise UsageError(f"There is no data source {name!r}; choose from {', '.join(SOURCES)}.")
+    return SOURCES[name]
+
+
+def draw(data: Mapping[str, float], rng: random.Random) -> Question | str:
+    """One draw from sources in proportion to their shares, at a random effort."""
+    effort = rng.choices(EFFORTS, [EFFORT_SHARES[e] for e in EFFORTS])[0]
+    return source(rng.choices(list(data), list(data.values()))[0]).draw(rng, effort)
+
+
+def prompt_ids(lesson: Lesson, encoding: Encoding) -> list[int]:
+    """The prompt up to and including `<|start|>assistant`."""
+    return render(lesson.prompt, encoding)
+
+
+def row(item: Question | str, encoding: Encoding) -> Row:
+    """The whole training sequence: plain text up to `<|endoftext|>`, or a conversation up to `<|return|>`."""
+    if isinstance(item, str):
+        ids = [*encoding.encode(item), encoding.special("<|endoftext|>")]
+        return Row(ids, [False] + [True] * (len(ids) - 1))
+    taught = item.lesson
+    ids = render(taught.prompt, encoding, next_role=None)
+    learn = [False] * len(ids)
+    functions = has_functions(taught.prompt)
+    asked = True  # whether the prompt itself writes `<|start|>assistant`
+    for n, m in enumerate(taught.turn):
+        whole = render_message(replace(m, content=""), encoding, functions=functions)
+        header, end = whole[:-1], whole[-1]
+        mine = m.role == "assistant"
+        last = mine and m.channel == "final" and n == len(taught.turn) - 1
+        opening = len(encoding.encode("assistant")) + 1
+        ids += header
+        learn += [mine and not (asked and i < opening) for i in range(len(header))]
+        for p, part in enumerate(m.parts):
+            text = encoding.encode(str(part))
+            ids += text
+            learn += [mine and (n, p) not in taught.unlearned] * len(text)
+        ids.append(encoding.special("<|return|>") if last else end)
+        learn.append(mine)
+        asked = not mine
+    return Row(ids, learn)
 
 
 @dataclass(frozen=True)
@@ -154,23 +142,35 @@ class Chunk:
     real: Tensor  # (B*T,) bool, False at padding
 
 
-def batch(mix: Mix, encoder: Encoder, seed: int, step: int, rows: int, chunks: int) -> list[Chunk]:
-    """The training batch of one step, cut into `chunks` of rows sorted by length (little padding)."""
-    rng = random.Random(f"{seed} {step}")
-    drawn = sorted((row(mix.draw(rng, "train"), encoder) for _ in range(rows)), key=lambda r: len(r.ids))
+def batch(
+    data: Mapping[str, float], encoding: Encoding, seed: str, tokens: int, chunks: int, longest: int
+) -> list[Chunk]:
+    """A training batch of at least `tokens` ids, cut into `chunks` of rows sorted by length (little padding).
+
+    Rows beyond `longest` ids are left out. `seed` names the batch: run, stage and step.
+    """
+    rng = random.Random(seed)
+    rows: list[Row] = []
+    total = 0
+    while total < tokens:
+        drawn = row(draw(data, rng), encoding)
+        if len(drawn.ids) <= longest:
+            rows.append(drawn)
+            total += len(drawn.ids)
+    rows.sort(key=lambda r: len(r.ids))
     groups: list[list[Row]] = [[] for _ in range(chunks)]
-    total, used = sum(len(r.ids) for r in drawn), 0
-    for r in drawn:
+    used = 0
+    for r in rows:
         groups[min(chunks - 1, used * chunks // total)].append(r)
         used += len(r.ids)
     return [collate(group) for group in groups if group]
 
 
-def collate(rows: list[Row]) -> Chunk:
-    """Pad on the right with id 0; a causal model never looks there."""
+def collate(rows: Sequence[Row]) -> Chunk:
+    """Pad on the right with id 0 to a multiple of ROUND; a causal model never looks there."""
     import torch
 
-    time = max(len(r.ids) for r in rows) - 1
+    time = -(-(max(len(r.ids) for r in rows) - 1) // ROUND) * ROUND
     ids = torch.zeros(len(rows), time, dtype=torch.int64)
     real = torch.zeros(len(rows), time, dtype=torch.bool)
     at, target = [], []

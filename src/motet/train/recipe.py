@@ -1,84 +1,245 @@
-"""Recipes: everything that decides a training run, in one frozen value each. Same recipe, same machine: same bits."""
+"""Recipes: one TOML file decides a training run, from the vocabulary to the exported checkpoint.
+
+Knows the keys a recipe may have, their types and ranges, and how `[smoke]` shrinks it. Same recipe, same machine, same
+number of threads: same bits. Does not know how anything in it is done.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from motet.config import ModelConfig
+from motet.config import ConfigError, ModelConfig
 from motet.errors import UsageError
-from motet.train.data import Mix
+
+FOLDER = Path(__file__).resolve().parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Byte-level BPE learned from `examples` draws of every source the stages use; `size` counts control tokens."""
+
+    size: int = 1024
+    examples: int = 20_000
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Muon for matrices, AdamW for the rest; `floor` is what linear decay from `decay_from` (a share) ends at."""
+
+    muon: float = 0.02
+    adam: float = 4e-3
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    warmup: int = 50
+    decay_from: float = 0.5
+    floor: float = 0.02
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate factor of a step: linear warm-up, constant, linear decay."""
+        begin = self.decay_from * steps
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if step < begin:
+            return 1.0
+        return 1.0 - (1.0 - self.floor) * (step - begin) / max(1.0, steps - begin)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Weights of the losses that keep routers even: `load` E sum(share * probability), `z` mean squared logsumexp."""
+
+    load: float = 0.01
+    z: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every stage has. `yarn` off trains the unscaled rotary embedding; `quantize` shows experts through MXFP4."""
+
+    kind: str = ""
+    steps: int = 0
+    yarn: bool = True
+    quantize: bool = False
+    optimizer: Optimizer = Optimizer()
+    balance: Balance = Balance()
+    save_every: int = 100
+    log_every: int = 10
+
+
+@dataclass(frozen=True)
+class Supervised(Stage):
+    """Next-token loss on what `data` (source: share) teaches; about `tokens` ids a step in `chunks` passes."""
+
+    data: Mapping[str, float] = field(default_factory=dict)
+    tokens: int = 16_384
+    chunks: int = 4
+    longest: int = 1024
+
+
+@dataclass(frozen=True)
+class Reinforce(Stage):
+    """On-policy REINFORCE with group baselines: `prompts` questions of `data`, `samples` answers each, graded.
+
+    `lengths` are analysis tokens per effort that cost nothing; beyond them `length_cost` a token relative to that budget is
+    taken off a right answer, at most half of its reward. `leak` is taken off a final message longer than `final_tokens`.
+    """
+
+    data: Mapping[str, float] = field(default_factory=dict)
+    prompts: int = 32
+    samples: int = 8
+    temperature: float = 1.0
+    max_new: int = 320
+    passes: int = 4
+    kl: float = 0.01
+    lengths: Mapping[str, float] = field(default_factory=lambda: {"low": 12.0, "medium": 48.0, "high": 160.0})
+    length_cost: float = 0.25
+    final_tokens: int = 48
+    leak: float = 0.5
+    calls: int = 4
+
+
+@dataclass(frozen=True)
+class Export(Stage):
+    """Writes the checkpoint folder, in MXFP4, and measures it on `questions` held-out questions per task and effort."""
+
+    questions: int = 100
+    max_new: int = 400
+
+
+KINDS: dict[str, type[Stage]] = {"supervised": Supervised, "reinforce": Reinforce, "export": Export}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A supervised run. `quantize_from` and `decay_from` are shares of `steps`."""
+    """A whole run. `precision` is that of matrix products; weights, optimizer and losses are float32."""
 
     name: str
-    shape: dict[str, int | float]
-    mix: Mix
+    model: Mapping[str, int | float]
+    stages: Mapping[str, Stage]
     seed: int = 1
-    vocabulary: int = 768
-    vocabulary_examples: int = 20_000
-    steps: int = 3000
-    rows: int = 64
-    chunks: int = 4
-    muon_lr: float = 0.02
-    adam_lr: float = 4e-3
-    weight_decay: float = 0.05
-    warmup: int = 60
-    decay_from: float = 0.5
-    quantize_from: float = 0.75
-    balance: float = 0.01  # weight of the load-balancing loss
-    evaluate: int = 200  # held-out questions per task and effort, after training
-    max_new: int = 420
-    save_every: int = 100
-    log_every: int = 10
     threads: int = 2
+    precision: Literal["bf16", "float32"] = "bf16"
+    fuse: bool = True
+    vocabulary: Vocabulary = Vocabulary()
 
-    def config(self, vocab_size: int, eos: tuple[int, ...], pad: int) -> ModelConfig:
+    def config(self, vocab_size: int, eos: tuple[int, ...], pad: int, yarn: bool = True) -> ModelConfig:
         """The model this recipe trains."""
-        shape = dict(self.shape)
-        types = tuple(
-            "full_attention" if i % 2 else "sliding_attention" for i in range(int(shape["num_hidden_layers"]))
+        shape: dict[str, Any] = dict(self.model)
+        if not yarn:
+            longest = shape["initial_context_length"] * max(1.0, float(shape.get("rope_scaling_factor", 32.0)))
+            shape |= {"rope_scaling_factor": 1.0, "max_position_embeddings": int(longest)}
+        return ModelConfig(**shape, vocab_size=vocab_size, eos_token_ids=eos, pad_token_id=pad)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for the card and for recognising a run folder."""
+        return asdict(self)
+
+
+def recipes() -> list[str]:
+    """The names of the recipes in the package."""
+    return sorted(p.stem for p in FOLDER.glob("*.toml"))
+
+
+def read_recipe(name: str, smoke: bool = False) -> Recipe:
+    """A recipe by name, or by the path of a TOML file. Raises UsageError naming the key at fault."""
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise UsageError(
+            f"There is no recipe {name!r}; choose one of {', '.join(recipes())}, or give a .toml file."
         )
-        return ModelConfig(
-            **shape,  # type: ignore[arg-type]
-            vocab_size=vocab_size,
-            layer_types=types,
-            eos_token_ids=eos,
-            pad_token_id=pad,
-        )
-
-    def rate(self, step: int) -> float:
-        """Learning rate factor: linear warm-up, constant, linear decay to 2 %."""
-        begin = self.decay_from * self.steps
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        return 1.0 if step < begin else 1.0 - 0.98 * (step - begin) / (self.steps - begin)
-
-
-MINI_SHAPE: dict[str, int | float] = dict(
-    num_hidden_layers=4, num_experts=16, experts_per_token=4, hidden_size=128, intermediate_size=64, head_dim=16,
-    num_attention_heads=8, num_key_value_heads=2, sliding_window=32, initial_context_length=1024, rope_theta=10000.0,
-    rope_scaling_factor=4.0, rope_ntk_alpha=1.0, rope_ntk_beta=32.0, swiglu_limit=7.0, max_position_embeddings=4096,
-)  # fmt: skip
-_MIX = Mix(
-    tasks={"sums": 1.0, "products": 1.2, "chains": 1.0, "countdown": 0.7, "smalltalk": 0.15},
-    efforts={"low": 0.2, "medium": 0.35, "high": 0.45},
-)
-
-MINI = Recipe("mini", MINI_SHAPE, _MIX)
-SMOKE = replace(
-    MINI, name="smoke", shape={**MINI_SHAPE, "num_hidden_layers": 2, "hidden_size": 64, "num_experts": 4,
-                               "experts_per_token": 2, "intermediate_size": 32, "num_attention_heads": 4},
-    vocabulary=400, vocabulary_examples=400, steps=12, rows=8, chunks=2, warmup=2, evaluate=2, max_new=8, save_every=4,
-    log_every=1, threads=1,
-)  # fmt: skip
-RECIPES: dict[str, Recipe] = {r.name: r for r in (MINI, SMOKE)}
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UsageError(f"{path} is no TOML ({e}); mend it.") from None
+    small = table.pop("smoke", {})
+    if smoke:
+        if not small:
+            raise UsageError(f"{path} has no [smoke] table; add one that shrinks the recipe, or leave --smoke.")
+        table = _merged(table, small)
+    try:
+        return _recipe(path.stem + ("-smoke" if smoke else ""), table)
+    except UsageError as e:
+        raise UsageError(f"{path}: {e}") from None
 
 
-def recipe(name: str) -> Recipe:
-    """A recipe by name. Raises UsageError."""
-    if name not in RECIPES:
-        raise UsageError(f"there is no recipe {name!r}; choose one of: {', '.join(RECIPES)}")
-    return RECIPES[name]
+def _recipe(name: str, table: dict[str, Any]) -> Recipe:
+    stages = table.pop("stages", None)
+    if not isinstance(stages, dict) or not stages:
+        raise UsageError("a recipe needs at least one [stages.NAME] table.")
+    made = {}
+    for stage, values in stages.items():
+        kind = values.get("kind") if isinstance(values, dict) else None
+        if kind not in KINDS:
+            raise UsageError(f"stages.{stage}.kind is {kind!r}; choose one of {', '.join(KINDS)}.")
+        made[stage] = _build(KINDS[kind], values, f"stages.{stage}")
+    recipe: Recipe = _build(Recipe, {**table, "name": name, "stages": made}, "")
+    for stage, settings in recipe.stages.items():
+        if settings.kind != "export" and settings.steps < 1:
+            raise UsageError(f"stages.{stage}.steps is {settings.steps}; a stage needs at least one step.")
+        if settings.kind != "export" and not getattr(settings, "data", None):
+            raise UsageError(f"stages.{stage}.data is empty; name sources and their shares.")
+    try:
+        recipe.config(recipe.vocabulary.size, (0,), 0)
+    except (ConfigError, TypeError) as e:
+        raise UsageError(f"[model]: {e}") from None
+    return recipe
+
+
+def _merged(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(table)
+    for key, value in over.items():
+        old = out.get(key)
+        # Shares are replaced whole: a smoke run with fewer sources must not inherit the others.
+        both = isinstance(value, dict) and isinstance(old, dict) and key != "data"
+        out[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
+    return out
+
+
+def _build(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """A frozen dataclass from a table: unknown keys, missing keys and wrong types are UsageErrors."""
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{_at(where, key)} is no key of a recipe; those here are {', '.join(known)}.")
+    out: dict[str, Any] = {}
+    for key, f in known.items():
+        if key in values:
+            out[key] = _value(hints[key], values[key], _at(where, key))
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise UsageError(f"{_at(where, key)} is missing.")
+    return cls(**out)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where} must be a table.")
+        return _build(hint, value, where)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise UsageError(f"{where} is {value!r}; choose one of {', '.join(get_args(hint))}.")
+        return value
+    if get_origin(hint) is Mapping or get_origin(hint) is not None:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where} must be a table.")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UsageError(f"{where} is {value!r}; it must be of type {hint.__name__}.")
+    if hint in (int, float) and value < 0:
+        raise UsageError(f"{where} is {value}; it must not be negative.")
+    return value
+
+
+def _at(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+__all__ = ["Balance", "Export", "Optimizer", "Recipe", "Reinforce", "Stage", "Supervised", "Vocabulary", "read_recipe",
+           "recipes", "replace"]  # fmt: skip
