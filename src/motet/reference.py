@@ -218,26 +218,25 @@ class MoE(nn.Module):
         self.mlp1_bias = nn.Parameter(torch.zeros(experts, 2 * inner))
         self.mlp2_weight = nn.Parameter(torch.empty(experts, width, inner))
         self.mlp2_bias = nn.Parameter(torch.zeros(experts, width))
-        self.view_weight: Callable[[Tensor], Tensor] | None = None  # fake quantisation while training
 
     def forward(self, x: Tensor, routing: list[Routing] | None) -> Tensor:
         """x (B, T, d) -> the update to add, same shape. Weights: softmax over the selected logits only, in float32."""
         t = self.norm(x).view(-1, x.shape[-1])
-        logits = self.gate(t).float()
+        logits = self._logits(t)
         chosen, choice = top_k(logits, self.k)
         weight = chosen.softmax(dim=-1)
         if routing is not None:
             routing.append(Routing(logits, choice, weight))
         return self._experts(t, choice, weight).view(x.shape)
 
+    def _logits(self, t: Tensor) -> Tensor:
+        return cast(Tensor, self.gate(t).float())
+
     def _experts(self, t: Tensor, choice: Tensor, weight: Tensor) -> Tensor:
-        w1: Tensor = self.mlp1_weight
-        w2: Tensor = self.mlp2_weight
-        if self.view_weight is not None:
-            w1, w2 = self.view_weight(w1), self.view_weight(w2)
+        w1, w2 = self.mlp1_weight, self.mlp2_weight
         experts, rows, width = w1.shape
         # Gate rows first, up rows second: the same dot products, but halves are contiguous and twice as fast to read.
-        w1 = w1.view(experts, rows // 2, 2, width).transpose(1, 2).reshape(experts, rows, width)
+        halves = w1.view(experts, rows // 2, 2, width).transpose(1, 2).reshape(experts, rows, width)
         b1 = self.mlp1_bias.view(experts, rows // 2, 2).transpose(1, 2).reshape(experts, rows)
         order = torch.argsort(choice.reshape(-1), stable=True)
         inverse = torch.empty_like(order)
@@ -245,7 +244,7 @@ class MoE(nn.Module):
         counts = torch.bincount(choice.reshape(-1), minlength=experts).tolist()
         copies = t.unsqueeze(1).expand(-1, self.k, -1).reshape(-1, width)
         x = cast(Tensor, _Permute.apply(copies, order, inverse))  # type: ignore[no-untyped-call]
-        gate, up = cast(Tensor, _GroupedLinear.apply(x, w1, b1, counts)).chunk(2, dim=-1)  # type: ignore[no-untyped-call]
+        gate, up = cast(Tensor, _GroupedLinear.apply(x, halves, b1, counts)).chunk(2, dim=-1)  # type: ignore[no-untyped-call]
         a = swiglu(gate, up, self.alpha, self.limit)
         y = cast(Tensor, _GroupedLinear.apply(a, w2, self.mlp2_bias, counts))  # type: ignore[no-untyped-call]
         y = cast(Tensor, _Permute.apply(y, inverse, order)).view(-1, self.k, width)  # type: ignore[no-untyped-call]
@@ -342,19 +341,26 @@ class Reference(nn.Module):
         cache: Cache | None = None,
         at: Tensor | None = None,
         routing: list[Routing] | None = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, T, V) for ids (B, T) int64, in the model's dtype.
 
         cache: continue from it and append to it. at: (M,) indices into the flattened B*T positions; then (M, V).
-        routing: receives one Routing a layer.
+        routing: receives one Routing a layer. segments: (B, T); attention stays among positions of one number, so that
+        several documents share a row (rotary angles enter as differences only, so positions need not start anew).
         """
-        x = self.hidden(ids, cache=cache, routing=routing)
+        x = self.hidden(ids, cache=cache, routing=routing, segments=segments)
         if at is not None:
             x = x.reshape(-1, x.shape[-1])[at]
         return F.linear(self.norm(x), self.unembedding.weight)
 
     def hidden(
-        self, ids: Tensor, *, cache: Cache | None = None, routing: list[Routing] | None = None
+        self,
+        ids: Tensor,
+        *,
+        cache: Cache | None = None,
+        routing: list[Routing] | None = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
         """The residual stream (B, T, d) before the final norm."""
         x = F.embedding(ids, self.embedding.weight)
@@ -362,7 +368,7 @@ class Reference(nn.Module):
         cos, sin = self._angles(past, ids.shape[1])
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         pad = cache.pad if cache is not None else None
-        masks = {w: _mask(w, past, ids.shape[1], pad) for w in {b.attn.window for b in self._blocks()}}
+        masks = {w: _mask(w, past, ids.shape[1], pad, segments) for w in {b.attn.window for b in self._blocks()}}
         for block in self._blocks():
             x = x + block.attn(x, cos, sin, masks[block.attn.window], cache)
             x = x + block.mlp(x, routing)
@@ -385,9 +391,11 @@ class Reference(nn.Module):
         return angles.cos() * concentration, angles.sin() * concentration
 
 
-def _mask(window: int, past: int, count: int, pad: Tensor | None) -> Tensor | None:
+def _mask(
+    window: int, past: int, count: int, pad: Tensor | None, segments: Tensor | None = None
+) -> Tensor | None:
     """Additive mask, broadcastable to (B, H, count, past + count), or None where plain causality says it all."""
-    if pad is None and past == 0 and (window == 0 or window >= count):
+    if pad is None and segments is None and past == 0 and (window == 0 or window >= count):
         return None
     q = torch.arange(past, past + count)[:, None]
     k = torch.arange(past + count)[None, :]
@@ -398,4 +406,6 @@ def _mask(window: int, past: int, count: int, pad: Tensor | None) -> Tensor | No
     if pad is not None:
         # A void position sees itself, so that no row is empty; nobody else sees it.
         allowed = allowed & ((k >= pad[:, None, None, None]) | (k == q))
+    if segments is not None:
+        allowed = allowed & (segments[:, None, :, None] == segments[:, None, None, :])
     return torch.zeros(allowed.shape).masked_fill(~allowed, float("-inf"))

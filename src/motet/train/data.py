@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from motet.tokenizer import Encoding
 
 EFFORT_SHARES: Mapping[Effort, float] = {"low": 0.2, "medium": 0.35, "high": 0.45}
-ROUND = 16  # padded lengths are multiples of this: each new shape costs a compiled primitive
+ROUND = 64  # padded lengths are multiples of this: each new shape costs a compiled primitive
 _INSTRUCTIONS = ("You are a helpful assistant.", "Answer the question.", "Be brief.", "You are a calculator.",
                  "Help the user.", "Answer politely.", "Be helpful and exact.")  # fmt: skip
 
@@ -134,20 +134,28 @@ def row(item: Question | str, encoding: Encoding) -> Row:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Padded rows of similar length: ids (B, T) int64, and the flat positions whose next token is taught with it."""
+    """Packed rows: ids and segments (B, T) int64, and the flat positions whose next token is taught with it.
+
+    `segments` numbers the documents of a row from 0; -1 is padding. Attention stays within a number.
+    """
 
     ids: Tensor
+    segments: Tensor
     at: Tensor  # (M,) into B*T
     target: Tensor  # (M,)
-    real: Tensor  # (B*T,) bool, False at padding
+
+    @property
+    def real(self) -> Tensor:
+        """(B*T,) bool, False at padding."""
+        return self.segments.view(-1) >= 0
 
 
 def batch(
     data: Mapping[str, float], encoding: Encoding, seed: str, tokens: int, chunks: int, longest: int
 ) -> list[Chunk]:
-    """A training batch of at least `tokens` ids, cut into `chunks` of rows sorted by length (little padding).
+    """A training batch of at least `tokens` ids, packed, in `chunks` passes.
 
-    Rows beyond `longest` ids are left out. `seed` names the batch: run, stage and step.
+    Documents beyond `longest` ids are left out. `seed` names the batch: run, stage and step.
     """
     rng = random.Random(seed)
     rows: list[Row] = []
@@ -157,28 +165,46 @@ def batch(
         if len(drawn.ids) <= longest:
             rows.append(drawn)
             total += len(drawn.ids)
-    rows.sort(key=lambda r: len(r.ids))
-    groups: list[list[Row]] = [[] for _ in range(chunks)]
-    used = 0
-    for r in rows:
-        groups[min(chunks - 1, used * chunks // total)].append(r)
-        used += len(r.ids)
-    return [collate(group) for group in groups if group]
+    bins = pack(rows, longest)
+    each = -(-len(bins) // chunks)
+    return [collate(bins[i : i + each]) for i in range(0, len(bins), each)]
 
 
-def collate(rows: Sequence[Row]) -> Chunk:
-    """Pad on the right with id 0 to a multiple of ROUND; a causal model never looks there."""
+def pack(rows: Sequence[Row], width: int) -> list[list[Row]]:
+    """Documents into bins of at most `width` positions: longest first, each into the fullest bin that has room."""
+    bins: list[list[Row]] = []
+    room: list[int] = []
+    for r in sorted(rows, key=lambda r: -len(r.ids)):
+        need = len(r.ids) - 1
+        fits = [i for i, free in enumerate(room) if free >= need]
+        if fits:
+            best = min(fits, key=lambda i: room[i])
+            bins[best].append(r)
+            room[best] -= need
+        else:
+            bins.append([r])
+            room.append(width - need)
+    return bins
+
+
+def collate(bins: Sequence[Sequence[Row]]) -> Chunk:
+    """One row a bin, padded on the right with id 0 to a common multiple of ROUND."""
     import torch
 
-    time = -(-(max(len(r.ids) for r in rows) - 1) // ROUND) * ROUND
-    ids = torch.zeros(len(rows), time, dtype=torch.int64)
-    real = torch.zeros(len(rows), time, dtype=torch.bool)
-    at, target = [], []
-    for b, r in enumerate(rows):
-        n = len(r.ids) - 1
-        ids[b, :n] = torch.tensor(r.ids[:-1])
-        real[b, :n] = True
-        taught = [i for i in range(n) if r.learn[i + 1]]
-        at += [b * time + i for i in taught]
-        target += [r.ids[i + 1] for i in taught]
-    return Chunk(ids, torch.tensor(at), torch.tensor(target), real.view(-1))
+    longest = max(sum(len(r.ids) - 1 for r in rows) for rows in bins)
+    time = -(-longest // ROUND) * ROUND
+    ids = torch.zeros(len(bins), time, dtype=torch.int64)
+    segments = torch.full((len(bins), time), -1, dtype=torch.int64)
+    at: list[int] = []
+    target: list[int] = []
+    for b, rows in enumerate(bins):
+        start = 0
+        for number, r in enumerate(rows):
+            n = len(r.ids) - 1
+            ids[b, start : start + n] = torch.tensor(r.ids[:-1])
+            segments[b, start : start + n] = number
+            taught = [i for i in range(n) if r.learn[i + 1]]
+            at += [b * time + start + i for i in taught]
+            target += [r.ids[i + 1] for i in taught]
+            start += n
+    return Chunk(ids, segments, torch.tensor(at), torch.tensor(target))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from motet.config import ModelConfig
 from motet.reference import Attention, MoE, Parts, Reference, RMSNorm, rotate
@@ -156,18 +157,17 @@ class FastAttention(Attention):
 
 
 class SlotExperts(MoE):
-    """Experts over slots."""
+    """Experts over slots; the router stays in float32 whatever the activations are."""
+
+    def _logits(self, t: Tensor) -> Tensor:
+        return F.linear(t.float(), self.gate.weight.float(), self.gate.bias.float())
 
     def _experts(self, t: Tensor, choice: Tensor, weight: Tensor) -> Tensor:
-        w1: Tensor = self.mlp1_weight
-        w2: Tensor = self.mlp2_weight
-        if self.view_weight is not None:
-            w1, w2 = self.view_weight(w1), self.view_weight(w2)
-        experts, double, width = w1.shape
-        w1 = w1.view(experts, double // 2, 2, width).transpose(1, 2).reshape(experts, double, width)
+        experts, double, width = self.mlp1_weight.shape
+        w1 = self.mlp1_weight.view(experts, double // 2, 2, width).transpose(1, 2).reshape(experts, double, width)
         b1 = self.mlp1_bias.view(experts, double // 2, 2).transpose(1, 2).reshape(experts, double)
         token, slot = slots(choice, experts)
-        y = _Experts.apply(t, w1, b1, w2, weight, token, slot, self.alpha, self.limit)  # type: ignore[no-untyped-call]
+        y = _Experts.apply(t, w1, b1, self.mlp2_weight, weight, token, slot, self.alpha, self.limit)  # type: ignore[no-untyped-call]
         shares = weight.new_zeros(len(t), experts).scatter(1, choice, weight)
         return cast(Tensor, y + shares.to(t.dtype) @ self.mlp2_bias)
 

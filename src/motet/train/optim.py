@@ -12,25 +12,29 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:
-    """Bring the singular values of each matrix in g (..., m, n) near 1. Quintic Newton-Schulz iteration."""
+def orthogonalize(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Bring the singular values of each matrix in g (..., m, n) near 1. Quintic Newton-Schulz iteration in `dtype`."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = g.shape[-2] > g.shape[-1]
     x: Tensor = g.mT if tall else g
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(steps):
         s = x @ x.mT
         x = a * x + (b * s + c * (s @ s)) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(g.dtype)
 
 
 class MuonAdamW:
     """One step over all parameters. Matrices in blocks (the router excepted) go to Muon, the rest to AdamW."""
 
-    def __init__(self, model: nn.Module, muon_lr: float, adam_lr: float, decay: float) -> None:
+    def __init__(
+        self, model: nn.Module, muon_lr: float, adam_lr: float, decay: float,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         self.muon = {n: p for n, p in model.named_parameters() if _is_matrix(n, p)}
         self.adam = {n: p for n, p in model.named_parameters() if n not in self.muon}
         self.muon_lr, self.adam_lr, self.decay = muon_lr, adam_lr, decay
+        self.dtype = dtype
         self.state: dict[str, dict[str, Tensor]] = {}
         self.steps = 0
 
@@ -47,7 +51,7 @@ class MuonAdamW:
         assert p.grad is not None
         state = self.state.setdefault(name, {"momentum": torch.zeros_like(p)})
         momentum = state["momentum"].lerp_(p.grad, 0.05)
-        update = orthogonalize(p.grad.lerp(momentum, 0.95))
+        update = orthogonalize(p.grad.lerp(momentum, 0.95), dtype=self.dtype)
         p.mul_(1 - lr * self.decay)
         p.add_(update, alpha=-lr * max(1.0, p.shape[-2] / p.shape[-1]) ** 0.5)
         p.grad = None

@@ -10,8 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from motet.reference import MoE
-
 BLOCK = 32
 
 
@@ -43,15 +41,24 @@ def fake_quantize(w: Tensor) -> Tensor:
     return cast(Tensor, _StraightThrough.apply(w))  # type: ignore[no-untyped-call]
 
 
-def set_fake_quantization(model: nn.Module, on: bool) -> None:
-    """Let every expert tensor be seen through MXFP4, or not."""
-    for module in model.modules():
-        if isinstance(module, MoE):
-            module.view_weight = fake_quantize if on else None
+def seen(model: nn.Module, dtype: torch.dtype, quantized: bool) -> dict[str, Tensor]:
+    """The parameters as a forward pass sees them, by name: experts through MXFP4 where `quantized`, all in `dtype`.
+
+    For torch.func.functional_call; gradients arrive at the float32 originals.
+    """
+    return {
+        name: (fake_quantize(p) if quantized and is_expert(name) else p).to(dtype)
+        for name, p in model.named_parameters()
+    }
+
+
+def is_expert(name: str) -> bool:
+    """Whether a parameter is stored in MXFP4."""
+    return name.endswith(("mlp1_weight", "mlp2_weight"))
 
 
 @torch.no_grad()
 def round_to_stored(model: nn.Module) -> None:
     """Replace every parameter by the value its stored form has: experts MXFP4, all else bfloat16."""
     for name, p in model.named_parameters():
-        p.copy_(mxfp4_values(p) if name.endswith(("mlp1_weight", "mlp2_weight")) else p.bfloat16().float())
+        p.copy_(mxfp4_values(p) if is_expert(name) else p.bfloat16().float())

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from motet.tasks import EFFORTS, SHIPPED
+from motet.harmony.render import has_functions, part_text
+from motet.train.data import draw
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,29 +29,23 @@ PATTERN = "|".join([re.escape(line).replace("\\ ", " ").replace("\\-", "-").repl
                    + [r" ?\p{L}+(?:'\p{L}+)?", r"\p{N}", r" ?[^\s\p{L}\p{N}]", r"\n+", r"\s"])  # fmt: skip
 
 
-def corpus(examples: int, seed: int) -> Iterable[str]:
-    """Texts to learn merges from: training examples of every task and the system message's own lines."""
+def corpus(data: Sequence[Mapping[str, float]], examples: int, seed: int) -> Iterable[str]:
+    """Texts to learn merges from: what the sources of each stage draw, and the lines that every prompt has."""
     rng = random.Random(f"vocabulary {seed}")
-    tasks = list(SHIPPED.values())
+    fixed = (IDENTITY, CUTOFF, CHANNELS, "system", "developer", "user", "assistant", "analysis", "commentary", "final")
     for i in range(examples):
-        example = tasks[i % len(tasks)].example(rng, EFFORTS[i % 3], "train")
-        yield from (
-            IDENTITY,
-            CUTOFF,
-            CHANNELS,
-            "system",
-            "developer",
-            "user",
-            "assistant",
-            "analysis",
-            "commentary",
-            "final",
-        )
-        yield f"\nCurrent date: 2026-01-02\n\nReasoning: {example.effort}\n\n# Instructions\n\n# Tools\n\n## functions\n\n"
-        yield from (example.prompt, example.analysis_text, example.final)
+        drawn = draw(data[i % len(data)], rng)
+        yield from fixed
+        if isinstance(drawn, str):
+            yield drawn
+            continue
+        conversation = drawn.lesson.prompt
+        for m in (*conversation.messages, *drawn.lesson.turn):
+            yield from (part_text(part, has_functions(conversation)) for part in m.parts)
+            yield from (word for word in (m.recipient, m.content_type, m.name) if word)
 
 
-def train_vocabulary(size: int, examples: int, seed: int) -> Tokenizer:
+def train_vocabulary(size: int, data: Sequence[Mapping[str, float]], examples: int, seed: int) -> Tokenizer:
     """Learn a vocabulary of at most `size` ids: 256 bytes, merges in order of their making, then the control tokens."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -63,7 +58,7 @@ def train_vocabulary(size: int, examples: int, seed: int) -> Tokenizer:
         vocab_size=size - len(CONTROL), min_frequency=8, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=[], show_progress=False,
     )  # fmt: skip
-    tokenizer.train_from_iterator(corpus(examples, seed), trainer)
+    tokenizer.train_from_iterator(corpus(data, examples, seed), trainer)
     tokenizer.add_special_tokens(list(CONTROL))
     return tokenizer
 
