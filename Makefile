@@ -91,7 +91,7 @@ oracle-vllm: setup-dev ## install vLLM for the CPU beside, and run engine/vllm.p
 	@$(VLLM_TEST)
 
 train-mini: setup-train ## train the embedded model again, from its seed
-	@$(PY) -m motet.train.mini
+	@$(PY) -m motet train all --recipe mini
 
 clean: ## remove .venv and everything built
 	@rm -rf .venv .venv-vllm .venv-clients tests/clients/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/motet/_native*.so

@@ -37,10 +37,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids and, for each, whether predicting it is taught."""
+    """Token ids and, for each, whether predicting it is taught; `weight` is how much (an advantage, when reinforced)."""
 
     ids: list[int]
     learn: list[bool]
+    weight: float = 1.0
 
 
 class Source(Protocol):
@@ -143,6 +144,7 @@ class Chunk:
     segments: Tensor
     at: Tensor  # (M,) into B*T
     target: Tensor  # (M,)
+    weight: Tensor  # (M,) of the row each comes from
 
     @property
     def real(self) -> Tensor:
@@ -197,6 +199,7 @@ def collate(bins: Sequence[Sequence[Row]]) -> Chunk:
     segments = torch.full((len(bins), time), -1, dtype=torch.int64)
     at: list[int] = []
     target: list[int] = []
+    weight: list[float] = []
     for b, rows in enumerate(bins):
         start = 0
         for number, r in enumerate(rows):
@@ -206,5 +209,6 @@ def collate(bins: Sequence[Sequence[Row]]) -> Chunk:
             taught = [i for i in range(n) if r.learn[i + 1]]
             at += [b * time + start + i for i in taught]
             target += [r.ids[i + 1] for i in taught]
+            weight += [r.weight] * len(taught)
             start += n
-    return Chunk(ids, segments, torch.tensor(at), torch.tensor(target))
+    return Chunk(ids, segments, torch.tensor(at), torch.tensor(target), torch.tensor(weight))

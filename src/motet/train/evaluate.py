@@ -1,30 +1,23 @@
-"""Held-out questions answered by the reference model, greedily or sampled: accuracy and length of thought per task and effort.
+"""Held-out questions answered by the model in training: accuracy, form and length of thought, by task and effort.
 
-Knows prompts, batched decoding with a cache, and the shape of a completion. Does not know how models are trained or
-stored. The same question is asked at every effort, so that efforts are compared on equal terms.
+Knows which questions are asked and how a cell is counted. The same question is asked at every effort, so that efforts
+are compared on equal terms. The figures of a shipped model come from the packaged engine (`motet eval`), not from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from motet.reference import Reference
-from motet.tasks import EFFORTS, MEASURED, TASKS, Effort, Example
+from motet.harmony import Message
+from motet.harmony.render import has_functions
+from motet.tasks import EFFORTS, TASKS, Effort, Example, lesson
 from motet.tasks.base import held_out
-from motet.train.data import Dialogue, Encoder, prompt_ids
-
-
-class TextEncoder(Encoder, Protocol):
-    """An Encoder that can also read ids back."""
-
-    def decode(self, ids: list[int]) -> str:
-        """Ids to text."""
-        ...
+from motet.tokenizer import Encoding
+from motet.train.data import prompt_ids
+from motet.train.rollout import Seen, converse, outcome_of
+from motet.train.tooling import respond
 
 
 @dataclass(frozen=True)
@@ -32,16 +25,20 @@ class Answer:
     """What the model made of one question. `tokens` counts the analysis text alone, without control tokens."""
 
     example: Example
-    analysis: str
-    final: str
+    final: str | None
     tokens: int
-    finished: bool
     right: bool
+    ids: tuple[int, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a final message in Harmony's form."""
+        return self.final is not None
 
 
 @dataclass(frozen=True)
 class Score:
-    """One cell of the table: `right` of `asked` answers correct, `finished` ended in a stop token in time."""
+    """One cell of the table: `right` of `asked` answers correct, `finished` ended in form and in time."""
 
     task: str
     effort: Effort
@@ -61,98 +58,29 @@ def questions(task: str, effort: Effort, count: int, seed: int) -> list[Example]
     return held_out(TASKS[task], effort, count, f"held out {seed}")
 
 
-@torch.inference_mode()
-def decode(
-    model: Reference,
-    prompts: Sequence[list[int]],
-    stops: tuple[int, ...],
-    max_new: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-    rows: int = 128,
-) -> list[list[int]]:
-    """Continuations, the stop token included, each at most `max_new` ids, in the order of the prompts.
-
-    Temperature 0 is greedy; else samples, which depend on the seed and on which prompts share a batch. Prompts of similar
-    length do, padded on the left; finished rows leave it.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def choose(logits: Tensor) -> Tensor:
-        if temperature == 0:
-            return logits.argmax(-1)
-        return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
-
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    out: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), rows):
-        _decode_group(model, prompts, order[start : start + rows], out, frozenset(stops), max_new, choose)
-    return out
-
-
-def _decode_group(
-    model: Reference,
-    prompts: Sequence[list[int]],
-    live: list[int],
-    out: list[list[int]],
-    stops: frozenset[int],
-    max_new: int,
-    choose: Callable[[Tensor], Tensor],
-) -> None:
-    width = max(len(prompts[i]) for i in live)
-    pad = torch.tensor([width - len(prompts[i]) for i in live])
-    ids = torch.tensor([[0] * (width - len(prompts[i])) + prompts[i] for i in live])
-    cache = model.new_cache(pad)
-    last = torch.arange(1, len(live) + 1) * width - 1
-    for _ in range(max_new):
-        best = choose(model(ids, cache=cache, at=last))
-        for i, token in zip(live, best.tolist(), strict=True):
-            out[i].append(token)
-        keep = torch.tensor([n for n, i in enumerate(live) if out[i][-1] not in stops], dtype=torch.int64)
-        if len(keep) == 0:
-            return
-        if len(keep) < len(live):
-            cache.keep(keep)
-            live, best = [live[n] for n in keep.tolist()], best[keep]
-        ids, last = best[:, None], torch.arange(len(live))
-
-
-def split_completion(ids: list[int], encoder: TextEncoder) -> tuple[list[int], list[int], bool]:
-    """(analysis ids, final ids, ended with <|return|> in the final channel) of what follows `<|start|>assistant`.
-
-    Strict on purpose: a completion out of form counts as no answer. The tolerant parser is `motet.harmony`'s.
-    """
-    start, message, end = (encoder.special(f"<|{n}|>") for n in ("start", "message", "end"))
-    channel, stop = encoder.special("<|channel|>"), encoder.special("<|return|>")
-    opening = [channel, *encoder.encode("analysis"), message]
-    turn = [end, start, *encoder.encode("assistant"), channel, *encoder.encode("final"), message]
-    if ids[: len(opening)] != opening:
-        return [], [], False
-    body = ids[len(opening) :]
-    at = next((i for i in range(len(body)) if body[i] == end), len(body))
-    analysis, rest = body[:at], body[at:]
-    if rest[: len(turn)] != turn or rest[-1] != stop:
-        return analysis, [], False
-    return analysis, rest[len(turn) : -1], True
-
-
 def answer(
-    model: Reference,
-    encoder: TextEncoder,
+    model: Seen,
+    encoding: Encoding,
     examples: Sequence[Example],
     max_new: int,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Answer]:
-    """Ask every question once and grade the final messages."""
-    prompts = [prompt_ids(Dialogue(e), encoder) for e in examples]
-    replies = decode(model, prompts, model.config.eos_token_ids, max_new, temperature, seed)
+    """Ask every question once, tools answering, and grade the final messages."""
+    lessons = [lesson(e) for e in examples]
+
+    def tool(i: int, call: Message) -> Message | None:
+        return respond(examples[i], call)
+
+    replies = converse(
+        model, [prompt_ids(one, encoding) for one in lessons], encoding, tool, max_new=max_new, calls=4,
+        functions=[has_functions(one.prompt) for one in lessons], temperature=temperature, seed=seed,
+    )  # fmt: skip
     out = []
-    for example, ids in zip(examples, replies, strict=True):
-        analysis, final, finished = split_completion(ids, encoder)
-        text = encoder.decode(final)
-        right = finished and TASKS[example.task].grade(example, text)
-        out.append(Answer(example, encoder.decode(analysis), text, len(analysis), finished, right))
+    for example, reply in zip(examples, replies, strict=True):
+        o = outcome_of(reply, encoding)
+        right = o.final is not None and TASKS[example.task].grade(example, o.final)
+        out.append(Answer(example, o.final, o.analysis_tokens, right, tuple(reply.ids)))
     return out
 
 
@@ -164,25 +92,37 @@ def score(answers: Sequence[Answer]) -> Score:
 
 
 def evaluate(
-    model: Reference,
-    encoder: TextEncoder,
+    model: Seen,
+    encoding: Encoding,
+    tasks: Sequence[str],
     count: int,
     seed: int,
     max_new: int,
     temperature: float = 0.0,
-    tell: Callable[[Score, list[Answer]], None] | None = None,
+    tell: Callable[[Score], None] | None = None,
 ) -> list[Score]:
-    """`count` held-out questions per measured task and effort. `tell` receives each cell as soon as it is known."""
-    scores = []
-    for task, effort in _cells():
-        answers = answer(model, encoder, questions(task, effort, count, seed), max_new, temperature, seed)
-        scores.append(score(answers))
-        if tell:
-            tell(scores[-1], answers)
+    """`count` held-out questions per task and effort, one effort at a time (full batches). `tell` receives each cell."""
+    scores: list[Score] = []
+    for effort in EFFORTS:
+        asked = [e for task in tasks for e in questions(task, effort, count, seed)]
+        answers = answer(model, encoding, asked, max_new, temperature, seed)
+        for task in tasks:
+            scores.append(score([a for a in answers if a.example.task == task]))
+            if tell:
+                tell(scores[-1])
     return scores
 
 
-def _cells() -> Iterator[tuple[str, Effort]]:
-    for task in MEASURED:
-        for effort in EFFORTS:
-            yield task, effort
+def means(scores: Sequence[Score]) -> dict[str, Any]:
+    """Accuracy, form and analysis tokens by effort, tasks counting alike."""
+    out: dict[str, Any] = {}
+    for effort in EFFORTS:
+        cells = [s for s in scores if s.effort == effort]
+        if cells:
+            n = len(cells)
+            out[effort] = {
+                "accuracy": round(sum(c.accuracy for c in cells) / n, 4),
+                "form": round(sum(c.finished / c.asked for c in cells) / n, 4),
+                "tokens": round(sum(c.mean_tokens for c in cells) / n, 1),
+            }
+    return out

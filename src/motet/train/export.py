@@ -9,47 +9,46 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from motet.config import ModelConfig
 from motet.reference import Reference
-from motet.tasks import EFFORTS, Example
-from motet.train.data import Dialogue, Encoder, row
+from motet.tasks import EFFORTS, lesson
+from motet.train.data import Question, row
 from motet.train.evaluate import Score, questions
 from motet.train.quantize import round_to_stored
-from motet.train.recipe import Recipe
-from motet.train.sft import Run
+from motet.train.run import Run, read_log
 
 REFERENCE_TOKENS = (64, 28)  # how much of each stored prompt: longer than the sliding window, shorter than it
+Layout = Literal["hf", "openai"]
 
 
-def export(run: Run, folder: Path) -> Reference:
+def export(run: Run, folder: Path, layout: Layout = "hf") -> Reference:
     """Write everything but the measurements to `folder`; return the model with the very values that were stored."""
     from motet.checkpoint import write_checkpoint
 
-    model = stored_model(run)
+    model = stored_model(run.model)
     parameters = {name: p.detach().numpy() for name, p in model.named_parameters()}
     folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(folder, model.config, parameters.__getitem__, layout="hf", experts="mxfp4")
+    write_checkpoint(folder, model.config, parameters.__getitem__, layout=layout, experts="mxfp4")
     shutil.copyfile(run.folder / "tokenizer.json", folder / "tokenizer.json")
     _write_json(folder / "generation_config.json", generation_config(model.config))
     _write_json(folder / "tokenizer_config.json", tokenizer_config())
-    shutil.copyfile(run.folder / "log.jsonl", folder / "training.jsonl")
-    write_reference(model, run.encoder, run.recipe, folder / "reference.npz")
+    (folder / "training.jsonl").write_text("".join(json.dumps(r) + "\n" for r in read_log(run.folder)), "utf-8")
+    write_reference(model, run, folder / "reference.npz")
     return model
 
 
-def stored_model(run: Run) -> Reference:
-    """A copy of the run's model in which every value is what its stored form holds."""
-    model = Reference(run.model.config)
-    model.load_state_dict(run.model.state_dict())
-    round_to_stored(model)
-    return model.eval()
+def stored_model(model: Reference) -> Reference:
+    """A plain copy in which every value is what its stored form holds."""
+    copy = Reference(model.config)
+    copy.load_state_dict(model.state_dict())
+    round_to_stored(copy)
+    return copy.eval()
 
 
 def generation_config(config: ModelConfig) -> dict[str, Any]:
@@ -68,30 +67,27 @@ def tokenizer_config() -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def write_reference(model: Reference, encoder: Encoder, recipe: Recipe, path: Path) -> None:
+def write_reference(model: Reference, run: Run, path: Path) -> None:
     """Prompts `idsN` (T,) int32 and the float32 logits `logitsN` (T, V) of the reference model for them, as .npz."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for n, (example, length) in enumerate(zip(_reference_examples(recipe), REFERENCE_TOKENS, strict=True)):
-        ids = row(Dialogue(example), encoder).ids[:length]
+    for n, (task, length) in enumerate(zip(("products", "chains"), REFERENCE_TOKENS, strict=True)):
+        example = questions(task, "medium", 1, run.recipe.seed)[0]
+        ids = row(Question(example, lesson(example)), run.encoding).ids[:length]
         arrays[f"ids{n}"] = np.array(ids, np.int32)
         arrays[f"logits{n}"] = model(torch.tensor([ids]))[0].float().numpy()
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def _reference_examples(recipe: Recipe) -> list[Example]:
-    return [questions(task, "medium", 1, recipe.seed)[0] for task in ("products", "chains")]
-
-
 def write_card(run: Run, folder: Path, measured: dict[str, list[Score]]) -> None:
     """card.json: recipe, seed, cost, vocabulary and weights by hash, and the scores by way of decoding."""
-    config = run.model.config
-    counts = config.counts()
+    counts = run.model.config.counts()
+    records = [r for r in read_log(run.folder) if "step" in r and "accepted" not in r]
     card: dict[str, Any] = {
         "name": run.recipe.name,
         "parameters": {"total": counts.total, "active": counts.active},
-        "recipe": {**asdict(run.recipe), "steps_done": run.step},
+        "recipe": run.recipe.to_dict(),
         "training": {"tokens": run.tokens, "seconds": round(run.seconds, 1), "threads": run.recipe.threads,
-                     "last": _last_record(run.folder / "log.jsonl")},
+                     "last": records[-1] if records else {}},
         "sha256": {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name not in ("card.json", "README.md")},
         "held_out": {way: _table(scores) for way, scores in measured.items()},
     }  # fmt: skip
@@ -111,19 +107,15 @@ def _table(scores: list[Score]) -> dict[str, dict[str, dict[str, float | int]]]:
 def show_table(scores: list[Score]) -> str:
     """The scores as text: a line a task, a column an effort, accuracy in percent and mean analysis tokens."""
     cells = {(s.task, s.effort): f"{100 * s.accuracy:5.1f} % {s.mean_tokens:6.1f} tok" for s in scores}
-    lines = [f"{'':10}" + "".join(f"{e:>22}" for e in EFFORTS)]
+    lines = [f"{'':14}" + "".join(f"{e:>22}" for e in EFFORTS)]
     for task in dict.fromkeys(s.task for s in scores):
-        lines.append(f"{task:10}" + "".join(f"{cells.get((task, e), '-'):>22}" for e in EFFORTS))
+        lines.append(f"{task:14}" + "".join(f"{cells.get((task, e), '-'):>22}" for e in EFFORTS))
     return "\n".join(lines)
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _last_record(log: Path) -> dict[str, Any]:
-    return dict(json.loads(log.read_text("utf-8").splitlines()[-1]))
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from motet.config import ModelConfig
-from motet.reference import Attention, MoE, Parts, Reference, RMSNorm, rotate
+from motet.reference import Attention, Cache, MoE, Parts, Reference, RMSNorm, rotate
 
 ROUND = 64  # slots per expert are a multiple of this
 
@@ -149,8 +149,44 @@ class FastNorm(RMSNorm):
         return cast(Tensor, _rms_norm(x, self.scale, self.eps))
 
 
+class Buffers(Cache):
+    """A Cache that writes into room set aside: `capacity` positions, enough for prompt and reply."""
+
+    def __init__(self, layers: int, pad: Tensor, capacity: int) -> None:
+        super().__init__(layers, pad)
+        self.capacity = capacity
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """As Cache; the tensors returned are views."""
+        end = self.length + k.shape[2]
+        keys, values = self.keys[layer], self.values[layer]
+        if keys is None or values is None:
+            keys, values = (k.new_empty(*k.shape[:2], self.capacity, k.shape[3]) for _ in range(2))
+            self.keys[layer], self.values[layer] = keys, values
+        keys[:, :, self.length : end], values[:, :, self.length : end] = k, v
+        return keys[:, :, :end], values[:, :, :end]
+
+
 class FastAttention(Attention):
-    """Attention whose heads are cut and rotated in one pass."""
+    """Attention whose heads are cut and rotated in one pass, and whose single steps read each key once for its group."""
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        """As Attention."""
+        batch, time, _ = x.shape
+        if cache is None or time != 1 or cache.pad is None:
+            return super().forward(x, cos, sin, mask, cache)
+        q, k, v = self._heads(self.qkv(self.norm(x)).view(batch, time, -1, self.head_dim), cos, sin)
+        k, v = cache.extend(self.layer, k, v)
+        first = max(0, k.shape[2] - self.window) if self.window else 0
+        k, v = k[:, :, first:], v[:, :, first:]
+        scores = q.view(batch, self.kv_heads, -1, self.head_dim) @ k.mT * self.head_dim**-0.5
+        void = torch.arange(first, first + k.shape[2]) < cache.pad[:, None]
+        scores.masked_fill_(void[:, None, None], float("-inf"))
+        sinks = self.sinks.float().view(1, self.kv_heads, -1, 1).expand(batch, -1, -1, 1)
+        share = torch.cat((scores, sinks), -1).softmax(-1)[..., :-1]
+        return cast(Tensor, self.out((share @ v).view(batch, time, -1).to(x.dtype)))
 
     def _heads(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return cast("tuple[Tensor, Tensor, Tensor]", _heads(qkv, cos, sin, self.heads, self.kv_heads))

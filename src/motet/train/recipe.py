@@ -68,6 +68,7 @@ class Stage:
     balance: Balance = Balance()
     save_every: int = 100
     log_every: int = 10
+    questions: int = 20  # held-out questions per task and effort when the stage is done
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,25 @@ class Supervised(Stage):
     data: Mapping[str, float] = field(default_factory=dict)
     tokens: int = 16_384
     chunks: int = 4
-    longest: int = 1024
+    longest: int = 512
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What `motet.train.reward` pays and takes. `allow` is, by effort, the share of the teacher's length that is free."""
+
+    form: float = 0.1
+    length: float = 0.25
+    leak: float = 0.5
+    final_tokens: int = 64
+    allow: Mapping[str, float] = field(default_factory=lambda: {"low": 1.2, "medium": 1.2, "high": 1.5})
 
 
 @dataclass(frozen=True)
 class Reinforce(Stage):
-    """On-policy REINFORCE with group baselines: `prompts` questions of `data`, `samples` answers each, graded.
+    """On-policy REINFORCE with group baselines: `prompts` questions of `data`, `samples` replies each, graded.
 
-    `lengths` are analysis tokens per effort that cost nothing; beyond them `length_cost` a token relative to that budget is
-    taken off a right answer, at most half of its reward. `leak` is taken off a final message longer than `final_tokens`.
+    Groups whose replies are all worth the same teach nothing and are dropped. `kl` holds the model near the stage's first.
     """
 
     data: Mapping[str, float] = field(default_factory=dict)
@@ -93,21 +104,18 @@ class Reinforce(Stage):
     samples: int = 8
     temperature: float = 1.0
     max_new: int = 320
-    passes: int = 4
-    kl: float = 0.01
-    lengths: Mapping[str, float] = field(default_factory=lambda: {"low": 12.0, "medium": 48.0, "high": 160.0})
-    length_cost: float = 0.25
-    final_tokens: int = 48
-    leak: float = 0.5
-    calls: int = 4
+    calls: int = 3
+    chunks: int = 4
+    longest: int = 1024
+    kl: float = 0.0
+    prices: Prices = Prices()
 
 
 @dataclass(frozen=True)
 class Export(Stage):
     """Writes the checkpoint folder, in MXFP4, and measures it on `questions` held-out questions per task and effort."""
 
-    questions: int = 100
-    max_new: int = 400
+    max_new: int = 512
 
 
 KINDS: dict[str, type[Stage]] = {"supervised": Supervised, "reinforce": Reinforce, "export": Export}
@@ -241,5 +249,5 @@ def _at(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
-__all__ = ["Balance", "Export", "Optimizer", "Recipe", "Reinforce", "Stage", "Supervised", "Vocabulary", "read_recipe",
+__all__ = ["Balance", "Export", "Optimizer", "Prices", "Recipe", "Reinforce", "Stage", "Supervised", "Vocabulary", "read_recipe",
            "recipes", "replace"]  # fmt: skip

@@ -115,7 +115,7 @@ def open_stage(recipe: Recipe, folder: Path, stage: str) -> Run:
     before = names[names.index(stage) - 1] if names.index(stage) else None
     eos = tuple(encoding.special(n) for n in ("<|return|>", "<|endoftext|>", "<|call|>"))
     settings = recipe.stages[stage]
-    size = max(encoding.special_tokens().values()) + 1
+    size = max(encoding.special_tokens.values()) + 1
     config = recipe.config(size, eos, encoding.special("<|endoftext|>"), settings.yarn)
     model = fast_model(config)
     rates = settings.optimizer
