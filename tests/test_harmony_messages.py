@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,24 +20,26 @@ def shown(messages: Any, **more: Any) -> str:
 
 
 def test_prompts_are_those_of_training() -> None:
-    from motet.tasks import EFFORTS, Example
-    from motet.train.data import Dialogue, prompt_ids
+    import random
+
+    from motet.harmony import Message
+    from motet.tasks import EFFORTS, TASKS, Scene, lesson
+    from motet.train.data import prompt_ids
 
     for effort in EFFORTS:
         for date in (None, "2026-01-02"):
             for instructions in (None, "Be brief."):
                 for past in ((), (("1+1", "2"), ("2+2", "4"))):
-                    example = Example.__new__(Example)
-                    object.__setattr__(example, "prompt", "What is 12 * 13?")
-                    object.__setattr__(example, "effort", effort)
                     chat = [{"role": "developer", "content": instructions}] if instructions else []
+                    history = []
                     for q, a in past:
                         chat += [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
+                        history += [Message("user", q), Message("assistant", a, "final")]
+                    example = TASKS["products"].example(random.Random(1), effort, "train")
+                    example = replace(example, scene=Scene(history=tuple(history)))
                     chat.append({"role": "user", "content": example.prompt})
                     conversation = Conversation.from_chat(chat, effort=effort, date=date)
-                    assert render(conversation, E) == prompt_ids(
-                        Dialogue(example, date, instructions, past), E
-                    )
+                    assert render(conversation, E) == prompt_ids(lesson(example, date, instructions), E)
 
 
 def test_system_and_developer_messages_are_merged_in_order_and_never_dropped() -> None:

@@ -1,134 +1,277 @@
-"""Training: rows are Harmony, MXFP4 as stored, runs go on with the same bits, and the packaged model is what its card says."""
+"""Training: rows are Harmony, MXFP4 as stored, the fast path has the reference's gradients, runs go on with the same bits."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
 from motet import mxfp4  # noqa: E402
 from motet.checkpoint import open_checkpoint  # noqa: E402
+from motet.config import ModelConfig  # noqa: E402
+from motet.errors import UsageError, UserError  # noqa: E402
+from motet.harmony import Message, render_message  # noqa: E402
 from motet.library import embedded_folder  # noqa: E402
-from motet.reference import Reference  # noqa: E402
-from motet.tasks import EFFORTS, MEASURED, TASKS  # noqa: E402
-from motet.train import mini  # noqa: E402
-from motet.train.data import Dialogue, FileEncoder, Mix, Row, batch, collate, prompt_ids, row  # noqa: E402
-from motet.train.evaluate import answer, decode, questions, score, split_completion  # noqa: E402
-from motet.train.export import export, stored_model, write_card  # noqa: E402
+from motet.reference import Parts, Reference, Routing  # noqa: E402
+from motet.tasks import EFFORTS, TASKS, Scene, lesson  # noqa: E402
+from motet.tokenizer import Encoding, load_encoding  # noqa: E402
+from motet.train.curve import draw_curves  # noqa: E402
+from motet.train.data import SOURCES, Question, Row, batch, collate, draw, pack, prompt_ids, row  # noqa: E402
+from motet.train.evaluate import questions  # noqa: E402
+from motet.train.export import export, write_card  # noqa: E402
+from motet.train.fast import FAST, fast_model  # noqa: E402
 from motet.train.optim import MuonAdamW, orthogonalize  # noqa: E402
-from motet.train.quantize import fake_quantize, mxfp4_values, round_to_stored  # noqa: E402
-from motet.train.recipe import MINI, SMOKE  # noqa: E402
-from motet.train.sft import Run, open_run, train  # noqa: E402
-from motet.train.vocabulary import CHANNELS, CONTROL, CUTOFF, IDENTITY  # noqa: E402
+from motet.train.quantize import fake_quantize, is_expert, mxfp4_values, seen  # noqa: E402
+from motet.train.recipe import Prices, Recipe, read_recipe  # noqa: E402
+from motet.train.reinforce import reinforce_step, roll, to_row  # noqa: E402
+from motet.train.reward import Outcome, judge  # noqa: E402
+from motet.train.rollout import Reply, Seen, converse, outcome_of, sample  # noqa: E402
+from motet.train.run import Run, carry_on, open_stage, read_log  # noqa: E402
+from motet.train.stages import STEPS  # noqa: E402
+from motet.train.tooling import calculate, respond  # noqa: E402
 
-FOLDER = embedded_folder()
+DATA = {"sums": 1.0, "products": 1.0, "smalltalk": 0.2}
+RECIPE = """
+threads = 1
+precision = "float32"
+fuse = false
+[vocabulary]
+size = 420
+examples = 150
+[model]
+num_hidden_layers = 2
+hidden_size = 64
+intermediate_size = 32
+num_attention_heads = 4
+num_key_value_heads = 2
+head_dim = 16
+num_experts = 8
+experts_per_token = 4
+sliding_window = 32
+initial_context_length = 256
+rope_theta = 150000.0
+rope_scaling_factor = 4.0
+max_position_embeddings = 1024
+[stages.distill]
+kind = "supervised"
+steps = 6
+data = { sums = 1.0, products = 1.0 }
+tokens = 900
+chunks = 2
+longest = 256
+log_every = 1
+save_every = 2
+optimizer = { warmup = 2 }
+[stages.rl]
+kind = "reinforce"
+steps = 4
+data = { sums = 1.0, products = 1.0 }
+prompts = 3
+samples = 4
+max_new = 12
+log_every = 1
+save_every = 2
+kl = 0.01
+prices = { form = 0.1 }
+[stages.qat]
+kind = "supervised"
+steps = 2
+quantize = true
+data = { sums = 1.0 }
+tokens = 600
+chunks = 1
+longest = 256
+[stages.export]
+kind = "export"
+questions = 0
+"""
 
 
 @pytest.fixture(scope="module")
-def encoder() -> FileEncoder:
-    from tokenizers import Tokenizer
-
-    return FileEncoder(Tokenizer.from_file(str(FOLDER / "tokenizer.json")))
+def encoding() -> Encoding:
+    return load_encoding(embedded_folder())
 
 
 @pytest.fixture(scope="module")
-def packaged() -> Reference:
-    torch.set_num_threads(1)
-    return Reference.from_checkpoint(FOLDER).eval()
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(RECIPE)
+    return read_recipe(str(path))
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A whole run of the small recipe, without a stop."""
-    run = open_run(SMOKE, tmp_path_factory.mktemp("whole"))
-    train(run)
-    return run
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose stages up to qat are done, none of them stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    for stage in ("distill", "rl", "qat"):
+        run = open_stage(recipe, folder, stage)
+        carry_on(run, _step(run))
+    return folder
+
+
+def _step(run: Run) -> Any:
+    """The stage's step; an untrained model's groups are all worth the same, so its rewards are made to differ."""
+    return STEPS[run.settings.kind] if run.stage != "rl" else _spread
+
+
+def _spread(run: Run) -> dict[str, Any]:
+    from motet.train import reinforce
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reinforce, "judge", lambda e, o, b, p: _by_length(o))
+        patch.setattr(reinforce, "outcome_of", lambda r, e: Outcome("", len(set(r.ids)), 0))
+        return reinforce_step(run)
+
+
+def _by_length(outcome: Outcome) -> Any:
+    from motet.train.reward import Judged
+
+    return Judged(outcome.analysis_tokens / 10, False, False)
+
+
+def drawn(count: int, data: dict[str, float] = DATA) -> list[Question]:
+    rng = random.Random(11)
+    found = [draw(data, rng) for _ in range(count)]
+    return [q for q in found if isinstance(q, Question)]
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
-def dialogues(count: int) -> list[Dialogue]:
-    rng = random.Random(11)
-    return [MINI.mix.draw(rng, "train") for _ in range(count)]
-
-
-def test_what_is_taught_is_what_the_assistant_samples(encoder: FileEncoder) -> None:
-    for dialogue in dialogues(60):
-        r, prompt = row(dialogue, encoder), prompt_ids(dialogue, encoder)
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_what_is_taught_is_what_the_assistant_samples(source: str, encoding: Encoding) -> None:
+    """And the prompt is, token for token, what the renderer makes of the conversation."""
+    for q in drawn(12, {source: 1.0}):
+        r, prompt = row(q, encoding), prompt_ids(q.lesson, encoding)
         assert r.ids[: len(prompt)] == prompt and not any(r.learn[: len(prompt)])
-        assert r.learn[len(prompt)] and r.learn[-1] and r.ids[-1] == encoder.special("<|return|>")
-        untaught = sum(len(encoder.encode(t)) for t, learn in dialogue.example.analysis if not learn)
-        assert r.learn.count(False) == len(prompt) + untaught
+        assert r.learn[len(prompt)] and r.learn[-1]
+        assert r.ids[-1] in (encoding.special("<|return|>"), encoding.special("<|call|>"))
+        if not q.example.turn:
+            untaught = sum(len(encoding.encode(t)) for t, learn in q.example.analysis if not learn)
+            assert r.learn.count(False) == len(prompt) + untaught
 
 
-def test_a_row_reads_as_harmony(encoder: FileEncoder) -> None:
-    dialogue = Dialogue(questions("sums", "medium", 1, 1)[0], "2026-05-04", "Be brief.", (("1 + 1", "2"),))
-    e = dialogue.example
-    assert encoder.decode(row(dialogue, encoder).ids) == (
-        f"<|start|>system<|message|>{IDENTITY}\n{CUTOFF}\nCurrent date: 2026-05-04\n\nReasoning: medium\n\n{CHANNELS}<|end|>"
-        "<|start|>developer<|message|># Instructions\n\nBe brief.<|end|>"
-        "<|start|>user<|message|>1 + 1<|end|><|start|>assistant<|channel|>final<|message|>2<|end|>"
-        f"<|start|>user<|message|>{e.prompt}<|end|><|start|>assistant<|channel|>analysis<|message|>{e.analysis_text}<|end|>"
-        f"<|start|>assistant<|channel|>final<|message|>{e.final}<|return|>"
+def test_what_a_tool_answers_is_shown_and_not_taught(encoding: Encoding) -> None:
+    from dataclasses import replace
+
+    call = Message("assistant", "{}", "commentary", "functions.f", "json")
+    result = Message("tool", "result", "commentary", "assistant", name="functions.f")
+    example = replace(
+        TASKS["sums"].example(random.Random(1), "low", "train"),
+        turn=(
+            Message("assistant", "I ask.", "analysis"),
+            call,
+            result,
+            Message("assistant", "It is 3.", "final"),
+        ),
+    )
+    q = Question(example, lesson(example))
+    r = row(q, encoding)
+    taught = encoding.decode([i for i, learn in zip(r.ids, r.learn, strict=True) if learn])
+    assert "result" not in taught and "functions.f to=assistant" not in taught
+    assert taught.startswith("<|channel|>analysis<|message|>I ask.<|end|>")
+    assert taught.endswith("<|channel|>final<|message|>It is 3.<|return|>")
+    assert encoding.decode(r.ids).endswith(
+        "<|message|>result<|end|><|start|>assistant<|channel|>final<|message|>It is 3.<|return|>"
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_prompts_are_what_the_renderer_makes(seed: int) -> None:
-    """Token for token: with and without a date, developer instructions and earlier turns, at every effort."""
-    from motet.harmony import Conversation, render
-    from motet.tokenizer import load_encoding
+def test_batches_depend_on_their_name_alone(encoding: Encoding) -> None:
+    def flat(name: str) -> list[int]:
+        return [int(x) for c in batch(DATA, encoding, name, 2000, 3, 512) for x in c.ids.reshape(-1)]
 
-    rng, encoding = random.Random(seed), load_encoding(FOLDER)
-    seen: set[tuple[bool, ...]] = set()
-    for _ in range(250):
-        d = MINI.mix.draw(rng, "train")
-        chat = [{"role": "developer", "content": d.instructions}] if d.instructions else []
-        for user, final in d.history:
-            chat += [{"role": "user", "content": user}, {"role": "assistant", "content": final}]
-        chat.append({"role": "user", "content": d.example.prompt})
-        conversation = Conversation.from_chat(chat, effort=d.example.effort, date=d.date)
-        assert render(conversation, encoding) == prompt_ids(d, encoding), d
-        seen.add((d.date is None, d.instructions is None, not d.history))
-    assert len(seen) >= 6
-
-
-def test_batches_depend_on_seed_and_step_alone(encoder: FileEncoder) -> None:
-    def flat(seed: int, step: int) -> list[int]:
-        return [int(x) for c in batch(MINI.mix, encoder, seed, step, 12, 3) for x in c.ids.reshape(-1)]
-
-    assert flat(1, 7) == flat(1, 7)
-    assert flat(1, 7) != flat(1, 8) and flat(1, 7) != flat(2, 7)
+    assert flat("1 distill 7") == flat("1 distill 7")
+    assert flat("1 distill 7") != flat("1 distill 8") != flat("2 distill 8")
 
 
 def test_training_never_draws_a_held_out_question() -> None:
-    held = {e.key for task in MEASURED for e in questions(task, "low", 60, MINI.seed)}
-    seen = {d.example.key for d in dialogues(600)}
-    assert len(held) == 60 * len(MEASURED) and not held & seen
+    tasks = ("sums", "products", "addition", "sorting")
+    held = {e.key for task in tasks for e in questions(task, "low", 40, 1)}
+    seen_keys = {q.example.key for q in drawn(600, dict.fromkeys(tasks, 1.0))}
+    assert len(held) == 40 * len(tasks) and not held & seen_keys
 
 
-def test_padding_is_never_taught() -> None:
-    chunk = collate(
-        [Row([5, 6, 7], [False, True, True]), Row([8, 9, 1, 2, 3], [False, False, True, False, True])]
-    )
-    assert chunk.ids.tolist() == [[5, 6, 0, 0], [8, 9, 1, 2]]
-    assert chunk.at.tolist() == [0, 1, 5, 7] and chunk.target.tolist() == [6, 7, 1, 3]
-    assert chunk.real.tolist() == [True, True, False, False, True, True, True, True]
+def test_packing_keeps_documents_apart_and_padding_untaught() -> None:
+    rows = [Row([5, 6, 7], [False, True, True], 0.5), Row([8, 9, 1, 2, 3], [False, False, True, False, True])]
+    (chunk,) = [collate(pack(rows, 64))]
+    assert chunk.ids[0, :7].tolist() == [8, 9, 1, 2, 5, 6, 0]
+    assert chunk.segments[0, :7].tolist() == [0, 0, 0, 0, 1, 1, -1]
+    assert chunk.at.tolist() == [1, 3, 4, 5] and chunk.target.tolist() == [1, 3, 6, 7]
+    assert chunk.weight.tolist() == [1.0, 1.0, 0.5, 0.5] and int(chunk.real.sum()) == 6
+    assert [len(b) for b in pack(rows, 4)] == [1, 1]
 
 
-def test_the_mix_draws_what_it_says() -> None:
-    mix = Mix(tasks={"sums": 3.0, "products": 1.0}, efforts={"low": 1.0, "medium": 0.0, "high": 0.0})
-    rng = random.Random(2)
-    drawn = [mix.draw(rng, "train").example for _ in range(800)]
-    assert {e.effort for e in drawn} == {"low"}
-    assert abs(sum(e.task == "sums" for e in drawn) / 800 - 0.75) < 4 * (0.75 * 0.25 / 800) ** 0.5
+@pytest.mark.parametrize("parts", [Parts(), FAST])
+def test_a_packed_document_reads_as_it_does_alone(parts: Parts) -> None:
+    model = Reference(_shape(), parts=parts).initialize(torch.Generator().manual_seed(3), std=1.0)
+    g = torch.Generator().manual_seed(4)
+    documents = [torch.randint(0, 90, (n,), generator=g) for n in (70, 21, 40)]
+    segments = torch.cat([torch.full((len(d),), i) for i, d in enumerate(documents)])[None]
+    with torch.no_grad():
+        together = model(torch.cat(documents)[None], segments=segments)[0]
+        alone = torch.cat([model(d[None])[0] for d in documents])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+# -- the fast path -----------------------------------------------------------------------------------------------------
+
+
+def _shape(**changes: Any) -> ModelConfig:
+    values: dict[str, Any] = dict(
+        num_hidden_layers=2, hidden_size=64, intermediate_size=32, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16, num_experts=8, experts_per_token=4, sliding_window=32, initial_context_length=256,
+        rope_theta=150000.0, rope_scaling_factor=4.0, max_position_embeddings=1024, vocab_size=90, eos_token_ids=(1,),
+        pad_token_id=0,
+    )  # fmt: skip
+    return ModelConfig(**(values | changes))
+
+
+def test_the_fast_path_has_the_gradients_of_the_reference() -> None:
+    """Loud activations, so that the clamp bites; biases and sinks away from zero; a bound from float32's epsilon."""
+    g = torch.Generator().manual_seed(5)
+    slow = Reference(_shape()).initialize(g)
+    with torch.no_grad():
+        for name, p in slow.named_parameters():
+            p.add_(torch.randn(p.shape, generator=g) * (2.0 if "mlp1_bias" in name else 0.2))
+    fast = fast_model(_shape())
+    fast.load_state_dict(slow.state_dict())
+    ids, target = torch.randint(0, 90, (2, 3, 57), generator=g)
+    segments = (torch.arange(57) // 20).expand(3, -1).contiguous()
+    for model in (slow, fast):
+        routing: list[Routing] = []
+        logits = model(ids, routing=routing, segments=segments)
+        loss = torch.nn.functional.cross_entropy(logits.view(-1, 90), target.view(-1))
+        (loss + 0.01 * sum(r.logits.logsumexp(-1).square().mean() for r in routing)).backward()
+    for (name, a), b in zip(slow.named_parameters(), fast.parameters(), strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert float((a.grad - b.grad).norm()) <= 2e-5 * float(a.grad.norm()) + 1e-8, name
+
+
+def test_a_batch_is_sampled_as_its_rows_are_alone(encoding: Encoding) -> None:
+    """Left padding, the cache and leaving rows change nothing: every step of every row again, alone, without a cache."""
+    model = fast_model(_shape(vocab_size=400)).initialize(torch.Generator().manual_seed(1), std=1.0)
+    g = torch.Generator().manual_seed(2)
+    prompts = [torch.randint(0, 400, (n,), generator=g).tolist() for n in (3, 61, 40, 12, 12, 33, 50, 7)]
+    stops = list(range(30))
+    seen_model = Seen.of(model, torch.float32, False)
+    together = sample(seen_model, prompts, stops, 40, temperature=0)
+    assert len({len(t) for t in together}) > 2
+    for prompt, ids in zip(prompts, together, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + ids]))[0, len(prompt) - 1 : -1]
+        assert logits.argmax(-1).tolist() == ids
+        assert all(i not in stops for i in ids[:-1]) and (ids[-1] in stops or len(ids) == 40)
+    hot = [sample(seen_model, prompts, stops, 20, 1.0, seed) for seed in (1, 1, 2)]
+    assert hot[0] == hot[1] != hot[2]
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -165,7 +308,7 @@ def test_orthogonalize_evens_out_singular_values(shape: tuple[int, ...]) -> None
 
 
 def test_every_parameter_has_one_optimizer() -> None:
-    model = Reference(SMOKE.config(400, (1,), 0))
+    model = Reference(_shape())
     optimizer = MuonAdamW(model, 0.1, 0.1, 0.0)
     assert not optimizer.muon.keys() & optimizer.adam.keys()
     assert optimizer.muon.keys() | optimizer.adam.keys() == dict(model.named_parameters()).keys()
@@ -174,197 +317,281 @@ def test_every_parameter_has_one_optimizer() -> None:
 
 
 def test_the_rate_warms_up_and_decays() -> None:
-    rates = [MINI.rate(s) for s in range(MINI.steps)]
-    assert rates[0] == 1 / MINI.warmup and max(rates) == 1.0 and 0.02 < rates[-1] < 0.03
+    optimizer = read_recipe("mini").stages["distill"].optimizer
+    rates = [optimizer.rate(s, 1000) for s in range(1000)]
+    assert rates[0] == 1 / optimizer.warmup and max(rates) == 1.0 and 0.02 < rates[-1] < 0.03
     peak = rates.index(1.0)
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(
         rates[peak:], reverse=True
     )
 
 
+# -- rewards -----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    first=st.text(max_size=60),
+    second=st.text(max_size=60),
+    final=st.sampled_from(["{answer}", "It is {answer}.", "No."]),
+)
+def test_a_reward_cannot_tell_one_analysis_from_another(
+    encoding: Encoding, first: str, second: str, final: str
+) -> None:
+    """Two replies whose analyses have as many tokens and nothing else in common are worth the same."""
+    example, prices = TASKS["products"].example(random.Random(3), "medium", "train"), Prices()
+    a, b = encoding.encode(first), encoding.encode(second)
+    n = min(len(a), len(b))
+    worth = []
+    for part in (a[:n], b[:n]):
+        ids = _completion(encoding, part, final.format(answer=example.answer))
+        outcome = outcome_of(Reply(ids, [True] * len(ids)), encoding)
+        # Ids cut out of a text need not be whole characters; the count is what must agree.
+        assert outcome.final == final.format(answer=example.answer)
+        worth.append(judge(example, Outcome(outcome.final, n, outcome.final_tokens), 10, prices))
+    assert worth[0] == worth[1]
+    assert not {"analysis", "ids", "text"} & set(Outcome.__dataclass_fields__)
+
+
+def _completion(encoding: Encoding, analysis: list[int], final: str) -> list[int]:
+    whole = render_message(Message("assistant", "", "analysis"), encoding)[2:]
+    last = render_message(Message("assistant", final, "final"), encoding)
+    return whole[:-1] + analysis + whole[-1:] + last[:-1] + [encoding.special("<|return|>")]
+
+
+def test_length_form_and_leaks_are_priced() -> None:
+    example = TASKS["products"].example(random.Random(3), "medium", "train")
+    prices = Prices()
+    right, wrong = example.final, "-7"
+
+    def worth(final: str | None, tokens: int = 5, final_tokens: int = 5) -> float:
+        return judge(example, Outcome(final, tokens, final_tokens), 10, prices).reward
+
+    assert (
+        worth(right)
+        == 1.0
+        == worth(right, 10)
+        > worth(right, 20)
+        > worth(right, 30)
+        >= 0.5
+        == worth(right, 10_000)
+    )
+    assert worth(wrong) == prices.form > worth(None) == 0.0
+    assert worth(right, 5, prices.final_tokens + 1) == 1.0 - prices.leak
+
+
+def test_a_reply_is_read_strictly(encoding: Encoding) -> None:
+    ids = _completion(encoding, encoding.encode("2 + 2"), "4")
+    good = outcome_of(Reply(ids), encoding)
+    assert good == Outcome("4", len(encoding.encode("2 + 2")), 1)
+    assert outcome_of(Reply(ids[:-1]), encoding).final is None
+    assert outcome_of(Reply(ids[1:]), encoding).final is None
+    assert outcome_of(Reply([]), encoding).final is None
+    assert outcome_of(Reply([*ids[:-1], encoding.special("<|call|>")]), encoding).final is None
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [("12 * 13", "156"), ("print(7 // 2)", "3"), ("-3 % 5", "2"), ("1/0", "ZeroDivisionError: division by zero"),
+     ("import os", ""), ("open('x')", "SyntaxError: invalid syntax"), ("2 ** 999999", "SyntaxError: invalid syntax"),
+     ("", "SyntaxError: invalid syntax"), ("print(1, 2)", "SyntaxError: invalid syntax")],
+)  # fmt: skip
+def test_the_calculator_computes_and_does_nothing_else(code: str, answer: str) -> None:
+    assert calculate(code) == answer
+
+
+def test_tools_answer_within_a_turn_and_are_not_learned(
+    recipe: Recipe, tmp_path: Path, encoding: Encoding
+) -> None:
+    """A model made to call python at once: the call is answered, the reply goes on, and only its own ids are taught."""
+    from dataclasses import replace
+
+    from motet.harmony import PYTHON
+
+    example = replace(TASKS["sums"].example(random.Random(1), "low", "train"), scene=Scene(builtin=(PYTHON,)))
+    call = render_message(Message("assistant", "2 * 21", "analysis", "python", "code"), encoding)[2:]
+    call = [*call[:-1], encoding.special("<|call|>")]
+    after = _completion(encoding, encoding.encode("ok"), "42")
+    script = {0: call, 1: after}
+    prompt = prompt_ids(lesson(example), encoding)
+    with pytest.MonkeyPatch.context() as patch:
+        turn = iter(range(2))
+        patch.setattr("motet.train.rollout.sample", lambda *a, **k: [script[next(turn)]])
+        (reply,) = converse(None, [prompt], encoding, lambda i, c: respond(example, c),  # type: ignore[arg-type]
+                            max_new=50, calls=2, functions=[False])  # fmt: skip
+    shown = encoding.decode([i for i, own in zip(reply.ids, reply.own, strict=True) if not own])
+    assert shown == "<|start|>python to=assistant<|channel|>analysis<|message|>42<|end|><|start|>assistant"
+    assert [i for i, own in zip(reply.ids, reply.own, strict=True) if own] == call + after
+    assert outcome_of(reply, encoding) == Outcome(
+        "42", len(encoding.encode("ok")), len(encoding.encode("42")), 1
+    )
+
+
+def test_a_step_of_reinforcement_raises_what_was_better(
+    recipe: Recipe, trained: Path, tmp_path: Path
+) -> None:
+    """The log probability of above-average replies goes up against that of the others, and tool ids carry no weight."""
+    _copy(trained, tmp_path, ["distill"])
+    run = open_stage(recipe, tmp_path, "rl")
+    with pytest.MonkeyPatch.context() as patch:
+        from motet.train import reinforce
+
+        patch.setattr(reinforce, "judge", lambda e, o, b, p: _by_length(o))
+        patch.setattr(reinforce, "outcome_of", lambda r, e: Outcome("", len(set(r.ids)), 0))
+        rows = [to_row(r) for r in roll(run)]
+        chunk = collate(pack(rows, 640))
+
+        def gain() -> float:
+            with torch.no_grad():
+                logp = run.model(chunk.ids, at=chunk.at, segments=chunk.segments).log_softmax(-1)
+            return float((logp.gather(1, chunk.target[:, None])[:, 0] * chunk.weight).sum())
+
+        before = gain()
+        reinforce_step(run)
+    assert abs(sum(r.weight for r in rows)) < 1e-4 and gain() > before
+
+
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_learns(smoke: Run) -> None:
-    records = [json.loads(line) for line in (smoke.folder / "log.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in records] == list(range(1, SMOKE.steps + 1))
+def _copy(source: Path, target: Path, stages: list[str]) -> None:
+    for name in ("recipe.json", "tokenizer.json", *(f"{s}.pt" for s in stages)):
+        (target / name).write_bytes((source / name).read_bytes())
+
+
+def test_a_run_learns(trained: Path) -> None:
+    records = [r for r in read_log(trained) if r["stage"] == "distill"]
+    assert [r["step"] for r in records] == list(range(1, 7))
     assert records[-1]["loss"] < 0.9 * records[0]["loss"]
 
 
-def test_a_stopped_run_goes_on_with_the_same_bits(smoke: Run, tmp_path: Path) -> None:
-    """Stopped after a save and, by a crash, between two saves."""
-    train(open_run(SMOKE, tmp_path), until=6)
-    crashed = open_run(SMOKE, tmp_path)
-    crashed.recipe = SMOKE
-    assert crashed.step == 6
-    (tmp_path / "state.new").write_bytes(b"half a file")
-    train(crashed)
-    for (name, a), b in zip(
-        smoke.model.state_dict().items(), crashed.model.state_dict().values(), strict=True
-    ):
-        assert torch.equal(a, b), name
+@pytest.mark.parametrize(("stage", "before", "at"), [("distill", [], 3), ("rl", ["distill"], 2)])
+def test_a_stopped_stage_goes_on_with_the_same_bits(
+    recipe: Recipe, trained: Path, tmp_path: Path, stage: str, before: list[str], at: int
+) -> None:
+    """Stopped at a step, and by a crash that left half a file."""
+    _copy(trained, tmp_path, before)
+    run = open_stage(recipe, tmp_path, stage)
+    carry_on(run, _step(run), until=at)
+    (tmp_path / f"{stage}.new").write_bytes(b"half a file")
+    run = open_stage(recipe, tmp_path, stage)
+    assert run.step == at
+    carry_on(run, _step(run))
+    whole = torch.load(trained / f"{stage}.pt", weights_only=True)["model"]
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(whole[name], value), name
 
 
-def test_an_export_holds_the_rounded_values(smoke: Run, tmp_path: Path) -> None:
-    model = export(smoke, tmp_path / "a")
-    export(smoke, tmp_path / "b")
+def test_a_folder_is_not_mixed_up(recipe: Recipe, trained: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(UserError, match="whose seed differs"):
+        open_stage(replace(recipe, seed=2), trained, "distill")
+    with pytest.raises(UserError, match=r"'distill' .* is not finished; run 'motet train distill' first"):
+        open_stage(recipe, tmp_path, "rl")
+
+
+def test_the_log_draws_as_a_picture(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw_curves(read_log(trained), tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("layout", ["hf", "openai"])
+def test_an_export_holds_the_values_training_saw(
+    recipe: Recipe, trained: Path, tmp_path: Path, layout: Any
+) -> None:
+    """Bit for bit: dequantised experts are the fake-quantised ones of the last step; the same run, the same bytes."""
+    run = open_stage(recipe, trained, "export")
+    model = export(run, tmp_path / "a", layout)
+    export(run, tmp_path / "b", layout)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
     assert open_checkpoint(tmp_path / "a").experts == "mxfp4"
     loaded = Reference.from_checkpoint(tmp_path / "a")
-    changed = 0
-    for (name, raw), a, b in zip(
-        smoke.model.state_dict().items(),
-        model.state_dict().values(),
-        loaded.state_dict().values(),
-        strict=True,
-    ):
+    in_training = seen(run.model, torch.float32, True)
+    for (name, a), b in zip(model.named_parameters(), loaded.parameters(), strict=True):
         assert torch.equal(a, b), name
-        changed += not torch.equal(raw, a)
-    assert changed  # the run's own weights were left alone
-    write_card(smoke, tmp_path / "a", {})
+        assert not is_expert(name) or torch.equal(b, in_training[name]), name
+    write_card(run, tmp_path / "a", {})
     card = json.loads((tmp_path / "a" / "card.json").read_text())
-    assert card["recipe"]["seed"] == SMOKE.seed and card["training"]["tokens"] == smoke.tokens
+    assert card["recipe"]["seed"] == recipe.seed and card["training"]["tokens"] == run.tokens
 
 
-def test_the_entry_trains_exports_and_measures(
-    smoke: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert mini.main(["--recipe", "smoke", "--run", str(tmp_path), "--until", "4"]) == 0
-    assert not (tmp_path / "model").exists()
-    assert "4 of 12 steps done" in capsys.readouterr().out
-    assert mini.main(["--recipe", "smoke", "--run", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert "from step 4" in out and "step 12/12" in out and "not those of the package" in out
-    card = json.loads((tmp_path / "model" / "card.json").read_text())
-    assert set(card["held_out"]) == {"greedy", "temperature 1"}
-    assert all(card["held_out"]["greedy"][t][e]["asked"] == 2 for t in MEASURED for e in EFFORTS)
-    stored, whole = Reference.from_checkpoint(tmp_path / "model"), stored_model(smoke)
-    assert all(torch.equal(a, b) for a, b in zip(stored.parameters(), whole.parameters(), strict=True))
+def test_an_export_runs_in_the_engine(recipe: Recipe, trained: Path, tmp_path: Path) -> None:
+    """Trained, stored, packed, served: the engine's logits are the stored model's."""
+    import motet
+
+    model = export(open_stage(recipe, trained, "export"), tmp_path / "model")
+    ids = list(range(40, 90))
+    with torch.no_grad():
+        expected = model(torch.tensor([ids]))[0].numpy()
+    loaded = motet.load(str(tmp_path / "model"), precision="float32")
+    np.testing.assert_allclose(loaded.logits(ids), expected, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "text"),
+    ("text", "message"),
     [
-        (["--recipe", "maxi"], 2, "choose one of: mini, smoke"),
-        (["--recipe", "smoke", "--evaluate", "-1"], 2, "--evaluate needs"),
-        (["--recipe", "smoke", "--run", "{file}"], 1, "file"),
+        ("seed = 1", "at least one"),
+        (RECIPE.replace("tokens = 900", "tokens = -1"), "must not be negative"),
+        (RECIPE.replace("tokens = 900", "token = 1"), "stages.distill.token is no key"),
+        (RECIPE.replace('"reinforce"', '"magic"'), "choose one of supervised"),
+        (RECIPE.replace("num_attention_heads = 4", "num_attention_heads = 3"), "num_attention_heads"),
+        (RECIPE.replace("steps = 6", "steps = 0"), "at least one step"),
+        (RECIPE.replace("data = { sums = 1.0 }\ntokens", "tokens"), "stages.qat.data is empty"),
+        (RECIPE.replace("{ sums = 1.0 }\ntokens", "{ sum = 1.0 }\ntokens"), "no data source 'sum'"),
+        ("seed = ", "no TOML"),
     ],
 )
-def test_bad_arguments_get_one_sentence(
-    arguments: list[str], status: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    assert mini.main([a.format(file=tmp_path / "file") for a in arguments]) == status
-    err = capsys.readouterr().err
-    assert text in err and err.count("\n") == 1
+def test_a_bad_recipe_is_refused_in_one_sentence(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_recipe(str(tmp_path / "r.toml"))
+    assert "\n" not in str(caught.value)
 
 
-# -- decoding ----------------------------------------------------------------------------------------------------------
+def test_recipes_of_the_package_are_sound() -> None:
+    from motet.train.recipe import recipes
+
+    for name in recipes():
+        whole, small = read_recipe(name), read_recipe(name, smoke=True)
+        assert list(whole.stages) == list(small.stages)
+    with pytest.raises(UsageError, match="no recipe 'maxi'; choose one of mini"):
+        read_recipe("maxi")
 
 
-def test_a_batch_decodes_as_its_rows_do_alone(packaged: Reference, encoder: FileEncoder) -> None:
-    """Left padding, the cache and leaving rows change nothing: each step of each row alone, without a cache."""
-    examples = [
-        questions(task, effort, 1, 77)[0] for task in ("sums", "products", "chains") for effort in EFFORTS[:2]
-    ]
-    prompts = [
-        prompt_ids(Dialogue(e, instructions="Be brief." if i % 2 else None), encoder)
-        for i, e in enumerate(examples)
-    ]
-    assert len({len(p) for p in prompts}) > 2
-    stops = packaged.config.eos_token_ids
-    together = decode(packaged, prompts, stops, 40)
-    for prompt, ids in zip(prompts, together, strict=True):
-        with torch.inference_mode():
-            logits = packaged(torch.tensor([prompt + ids]))[0, len(prompt) - 1 : -1]
-        assert logits.argmax(-1).tolist() == ids
-        assert all(i not in stops for i in ids[:-1]) and (ids[-1] in stops or len(ids) == 40)
+def test_the_command_trains_stops_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All stages of a recipe by `motet train`, with a stop between."""
+    from motet.cli.app import run as command
 
-
-def test_a_completion_is_read_strictly(encoder: FileEncoder) -> None:
-    e = questions("products", "medium", 1, 1)[0]
-    dialogue = Dialogue(e)
-    ids = row(dialogue, encoder).ids[len(prompt_ids(dialogue, encoder)) :]
-    analysis, final, finished = split_completion(ids, encoder)
-    assert (encoder.decode(analysis), encoder.decode(final), finished) == (e.analysis_text, e.final, True)
-    assert split_completion(ids[:-1], encoder) == (analysis, [], False)
-    assert split_completion(ids[1:], encoder) == ([], [], False)
-    assert split_completion([], encoder) == ([], [], False)
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        RECIPE.replace("questions = 0", "questions = 1\nmax_new = 4").replace("steps = 4", "steps = 1")
+    )
+    common = ["--recipe", str(path), "--run", str(tmp_path / "run")]
+    with pytest.raises(UserError, match="'distill'"):
+        command(["train", "rl", *common])
+    assert command(["train", "distill", *common, "--until", "2"]) == 0
+    assert "2/6" in capsys.readouterr().err
+    assert command(["train", "all", *common, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "from step 2 of 6" in err and set(json.loads(out)["stages"]) == {"distill", "rl", "qat", "export"}
+    card = json.loads((tmp_path / "run" / "model" / "card.json").read_text())
+    assert set(card["held_out"]) == {"greedy", "temperature 1"}
+    assert (tmp_path / "run" / "curve.png").exists() and (tmp_path / "run" / "model-original").is_dir()
+    for more, kind, words in (
+        (["nothing"], UsageError, "no stage 'nothing'; choose from distill"),
+        (["all", "--until", "3"], UsageError, "--until belongs to one stage"),
+        (["all", "--seed", "9"], UserError, "whose seed differs"),
+    ):
+        with pytest.raises(kind, match=words):
+            command(["train", *more, *common])
 
 
 def test_efforts_are_asked_the_same_questions() -> None:
-    for task in MEASURED:
+    for task in ("sums", "chains", "sorting"):
         low, medium, high = (
             [(e.key, e.prompt) for e in questions(task, effort, 25, 3)] for effort in EFFORTS
         )
         assert low == medium == high and len({key for key, _ in low}) == 25
-
-
-# -- the packaged model ------------------------------------------------------------------------------------------------
-
-
-def test_the_package_stays_small() -> None:
-    assert sum(p.stat().st_size for p in FOLDER.iterdir()) <= 8e6
-    assert (FOLDER / "reference.npz").stat().st_size <= 300e3
-
-
-def test_the_card_tells_of_these_files() -> None:
-    card = json.loads((FOLDER / "card.json").read_text())
-    for name, digest in card["sha256"].items():
-        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
-    assert {"model.safetensors", "tokenizer.json", "training.jsonl", "reference.npz"} <= card["sha256"].keys()
-    log = [json.loads(line) for line in (FOLDER / "training.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in log] == list(range(MINI.log_every, MINI.steps + 1, MINI.log_every))
-    assert card["recipe"]["seed"] == MINI.seed and card["recipe"]["steps_done"] == MINI.steps
-    assert card["training"]["last"] == log[-1]
-    assert all(card["held_out"]["greedy"][t][e]["asked"] == MINI.evaluate for t in MEASURED for e in EFFORTS)
-
-
-def test_its_control_tokens(encoder: FileEncoder) -> None:
-    config = open_checkpoint(FOLDER).config
-    assert config.eos_token_ids == tuple(
-        encoder.special(n) for n in ("<|return|>", "<|endoftext|>", "<|call|>")
-    )
-    assert config.pad_token_id == encoder.special("<|endoftext|>")
-    ids = [encoder.special(name) for name in CONTROL]
-    assert ids == list(range(config.vocab_size - len(CONTROL), config.vocab_size))
-    assert not set(encoder.encode("".join(CONTROL))) & set(ids)  # in text they are text
-    for digits in ("7", "42", "1234567890"):
-        assert len(encoder.encode(digits)) == len(digits)
-    text = "Any text: ünï çødé, 漢字, 🦆\n\t end"
-    assert encoder.decode(encoder.encode(text)) == text
-
-
-def test_its_reference_logits(packaged: Reference) -> None:
-    """Written by the reference model; another machine may add in another order."""
-    with np.load(FOLDER / "reference.npz") as file, torch.inference_mode():
-        for n in range(2):
-            found = packaged(torch.from_numpy(file[f"ids{n}"]).long()[None])[0].numpy()
-            np.testing.assert_allclose(found, file[f"logits{n}"], rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize(("task", "effort"), [("sums", "low"), ("products", "medium"), ("chains", "high")])
-def test_the_card_tells_the_measured_accuracy(
-    packaged: Reference, encoder: FileEncoder, task: str, effort: str
-) -> None:
-    """The first 60 of the card's 200 questions again, within four standard errors of a sample without replacement."""
-    assert effort in EFFORTS
-    claimed = json.loads((FOLDER / "card.json").read_text())["held_out"]["greedy"][task][effort]["accuracy"]
-    asked = questions(task, effort, 60, MINI.seed)  # type: ignore[arg-type]
-    found = score(answer(packaged, encoder, asked, MINI.max_new))
-    spread = max(claimed * (1 - claimed), 1 / 200) / 60 * (200 - 60) / (200 - 1)
-    assert abs(found.accuracy - claimed) <= 4 * spread**0.5
-    assert found.asked == 60
-
-
-def test_another_question_gets_another_answer(packaged: Reference, encoder: FileEncoder) -> None:
-    answers = answer(packaged, encoder, questions("products", "high", 12, 999), MINI.max_new)
-    assert len({a.final for a in answers}) > 8
-    assert all(TASKS["products"].grade(a.example, a.final) is a.right for a in answers)
-
-
-def test_rounding_is_idempotent(packaged: Reference) -> None:
-    before = {n: p.clone() for n, p in packaged.named_parameters()}
-    round_to_stored(packaged)
-    assert all(torch.equal(p, before[n]) for n, p in packaged.named_parameters())

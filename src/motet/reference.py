@@ -6,7 +6,7 @@ Does not know text, sampling parameters, files beyond `Checkpoint`, or speed bey
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -201,7 +201,7 @@ class Attention(nn.Module):
 
     def _heads(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, H + 2K, D) -> q (B, H, T, D) and k, v (B, K, T, D), float32, q and k rotated."""
-        q, k, v = qkv.transpose(1, 2).split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        q, k, v = torch.split(qkv.transpose(1, 2), [self.heads, self.kv_heads, self.kv_heads], dim=1)
         return rotate(q, cos, sin).float(), rotate(k, cos, sin).float(), v.float()
 
 
@@ -368,7 +368,9 @@ class Reference(nn.Module):
         cos, sin = self._angles(past, ids.shape[1])
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         pad = cache.pad if cache is not None else None
-        masks = {w: _mask(w, past, ids.shape[1], pad, segments) for w in {b.attn.window for b in self._blocks()}}
+        masks = {
+            w: _mask(w, past, ids.shape[1], pad, segments) for w in {b.attn.window for b in self._blocks()}
+        }
         for block in self._blocks():
             x = x + block.attn(x, cos, sin, masks[block.attn.window], cache)
             x = x + block.mlp(x, routing)

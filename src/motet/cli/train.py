@@ -63,7 +63,9 @@ def train(
             if not do(wanted, folder, name, target, until, screen.watch()):
                 break
     if json:
-        show.emit({"recipe": wanted.name, "run": str(folder), "stopped": screen.stopped, "stages": screen.figures})
+        show.emit(
+            {"recipe": wanted.name, "run": str(folder), "stopped": screen.stopped, "stages": screen.figures}
+        )
     if screen.stopped:
         command = " ".join(a for a in ("motet train", stage, f"--recipe {recipe}" if recipe != "mini" else "",
                                        "--smoke" if smoke else "", f"--seed {seed}" if seed is not None else "",
@@ -76,7 +78,9 @@ def _torch() -> None:
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
-        raise UserError("Training needs PyTorch; 'make train-mini' installs it, or pip install 'motet[train]'.") from None
+        raise UserError(
+            "Training needs PyTorch; 'make train-mini' installs it, or pip install 'motet[train]'."
+        ) from None
 
 
 class Screen:
@@ -111,7 +115,13 @@ class Screen:
     def began(self, run: Run) -> None:
         """Say what begins."""
         counts, steps = run.model.config.counts(), run.settings.steps
-        state = "finished already" if run.finished and steps else f"from step {run.step} of {steps}" if steps else "writing"
+        state = (
+            "finished already"
+            if run.finished and steps
+            else f"from step {run.step} of {steps}"
+            if steps
+            else "writing"
+        )
         self._began, self._first = time.monotonic(), run.step
         print(f"{run.stage}: {counts.total / 1e6:.2f} M parameters, {counts.active / 1e6:.2f} M active, seed {run.recipe.seed}, "
               f"{run.recipe.threads} threads, {state}", file=sys.stderr)  # fmt: skip
@@ -135,12 +145,17 @@ class Screen:
 
     def cell(self, score: Score) -> None:
         """One cell of the last measurement."""
-        print(f"  {score.task:14} {score.effort:7} {score.right}/{score.asked}  {score.mean_tokens:.1f} tokens", file=sys.stderr)
+        print(
+            f"  {score.task:14} {score.effort:7} {score.right}/{score.asked}  {score.mean_tokens:.1f} tokens",
+            file=sys.stderr,
+        )
 
 
 def _short(values: Any) -> str:
     if isinstance(values, dict):
-        return ", ".join(f"{k} {_short(v)}" if not isinstance(v, dict) else f"{k} ({_short(v)})" for k, v in values.items())
+        return ", ".join(
+            f"{k} {_short(v)}" if not isinstance(v, dict) else f"{k} ({_short(v)})" for k, v in values.items()
+        )
     return str(values)
 
 

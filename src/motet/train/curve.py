@@ -12,7 +12,10 @@ from typing import Any
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss a taught token", ("loss",)),
     ("share", ("right", "reward", "accuracy", "form", "mixed")),
-    ("accuracy by effort", ("accuracy_by_effort.low", "accuracy_by_effort.medium", "accuracy_by_effort.high")),
+    (
+        "accuracy by effort",
+        ("accuracy_by_effort.low", "accuracy_by_effort.medium", "accuracy_by_effort.high"),
+    ),
     ("analysis tokens", ("analysis_by_effort.low", "analysis_by_effort.medium", "analysis_by_effort.high")),
     ("entropy a token, KL", ("entropy", "kl")),
     ("router entropy", ("router_entropy",)),
@@ -40,7 +43,9 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
             if n % 2:
                 axis.axvspan(begin, end, color="0.93", zorder=0)
     for stage, begin, end in _spans(steps):
-        axes[0].text((begin + end) / 2, 1.02, stage, transform=axes[0].get_xaxis_transform(), ha="center", fontsize=8)
+        axes[0].text(
+            (begin + end) / 2, 1.02, stage, transform=axes[0].get_xaxis_transform(), ha="center", fontsize=8
+        )
     axes[-1].set_xlabel("million tokens")
     figure.savefig(path, dpi=110)
 

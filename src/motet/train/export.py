@@ -38,7 +38,9 @@ def export(run: Run, folder: Path, layout: Layout = "hf") -> Reference:
     shutil.copyfile(run.folder / "tokenizer.json", folder / "tokenizer.json")
     _write_json(folder / "generation_config.json", generation_config(model.config))
     _write_json(folder / "tokenizer_config.json", tokenizer_config())
-    (folder / "training.jsonl").write_text("".join(json.dumps(r) + "\n" for r in read_log(run.folder)), "utf-8")
+    (folder / "training.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in read_log(run.folder)), "utf-8"
+    )
     write_reference(model, run, folder / "reference.npz")
     return model
 

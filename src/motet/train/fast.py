@@ -54,7 +54,7 @@ def _rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
 @Fused
 def _heads(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """(B, T, H + 2K, D) -> q (B, H, T, D) and k, v (B, K, T, D), float32, q and k rotated."""
-    q, k, v = qkv.transpose(1, 2).split((heads, kv_heads, kv_heads), dim=1)
+    q, k, v = torch.split(qkv.transpose(1, 2), [heads, kv_heads, kv_heads], dim=1)
     return rotate(q, cos, sin).float(), rotate(k, cos, sin).float(), v.float()
 
 
@@ -133,7 +133,9 @@ def slots(choice: Tensor, experts: int) -> tuple[Tensor, Tensor]:
     order = torch.argsort(flat, stable=True)
     counts = torch.bincount(flat, minlength=experts)
     capacity = -(-int(counts.max()) // ROUND) * ROUND
-    place = torch.arange(len(flat)) + (torch.arange(experts) * capacity - counts.cumsum(0) + counts)[flat[order]]
+    place = (
+        torch.arange(len(flat)) + (torch.arange(experts) * capacity - counts.cumsum(0) + counts)[flat[order]]
+    )
     slot = torch.empty_like(flat)
     slot[order] = place
     token = torch.full((experts * capacity,), len(choice), dtype=torch.int64)
@@ -200,7 +202,11 @@ class SlotExperts(MoE):
 
     def _experts(self, t: Tensor, choice: Tensor, weight: Tensor) -> Tensor:
         experts, double, width = self.mlp1_weight.shape
-        w1 = self.mlp1_weight.view(experts, double // 2, 2, width).transpose(1, 2).reshape(experts, double, width)
+        w1 = (
+            self.mlp1_weight.view(experts, double // 2, 2, width)
+            .transpose(1, 2)
+            .reshape(experts, double, width)
+        )
         b1 = self.mlp1_bias.view(experts, double // 2, 2).transpose(1, 2).reshape(experts, double)
         token, slot = slots(choice, experts)
         y = _Experts.apply(t, w1, b1, self.mlp2_weight, weight, token, slot, self.alpha, self.limit)  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from motet.config import ConfigError, ModelConfig
 from motet.errors import UsageError
+from motet.train.data import source
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
 
@@ -138,7 +139,9 @@ class Recipe:
         """The model this recipe trains."""
         shape: dict[str, Any] = dict(self.model)
         if not yarn:
-            longest = shape["initial_context_length"] * max(1.0, float(shape.get("rope_scaling_factor", 32.0)))
+            longest = shape["initial_context_length"] * max(
+                1.0, float(shape.get("rope_scaling_factor", 32.0))
+            )
             shape |= {"rope_scaling_factor": 1.0, "max_position_embeddings": int(longest)}
         return ModelConfig(**shape, vocab_size=vocab_size, eos_token_ids=eos, pad_token_id=pad)
 
@@ -166,7 +169,9 @@ def read_recipe(name: str, smoke: bool = False) -> Recipe:
     small = table.pop("smoke", {})
     if smoke:
         if not small:
-            raise UsageError(f"{path} has no [smoke] table; add one that shrinks the recipe, or leave --smoke.")
+            raise UsageError(
+                f"{path} has no [smoke] table; add one that shrinks the recipe, or leave --smoke."
+            )
         table = _merged(table, small)
     try:
         return _recipe(path.stem + ("-smoke" if smoke else ""), table)
@@ -190,6 +195,8 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
             raise UsageError(f"stages.{stage}.steps is {settings.steps}; a stage needs at least one step.")
         if settings.kind != "export" and not getattr(settings, "data", None):
             raise UsageError(f"stages.{stage}.data is empty; name sources and their shares.")
+        for name in getattr(settings, "data", {}):
+            source(name)
     try:
         recipe.config(recipe.vocabulary.size, (0,), 0)
     except (ConfigError, TypeError) as e:

@@ -54,7 +54,12 @@ def reinforce_step(run: Run) -> dict[str, Any]:
     rows = [r for r in rows if len(r.ids) <= settings.longest]
     learned = _learn(run, rows) if rows else {}
     run.tokens += sum(len(r.reply.ids) for r in rollouts)
-    return {**summary(rollouts), **learned, "sampling_s": sampled, "seconds_step": time.perf_counter() - began}
+    return {
+        **summary(rollouts),
+        **learned,
+        "sampling_s": sampled,
+        "seconds_step": time.perf_counter() - began,
+    }
 
 
 def roll(run: Run) -> list[Rollout]:

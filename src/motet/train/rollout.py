@@ -69,7 +69,9 @@ def sample(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), rows):
-        _sample_group(model, prompts, order[start : start + rows], out, stops, max_new, temperature, generator)
+        _sample_group(
+            model, prompts, order[start : start + rows], out, stops, max_new, temperature, generator
+        )
     return out
 
 
@@ -131,7 +133,10 @@ def converse(
 
     prompts end in `<|start|>assistant`; `functions` says which prompts declare functions (see render_message).
     """
-    call, opening = encoding.special("<|call|>"), [encoding.special("<|start|>"), *encoding.encode("assistant")]
+    call, opening = (
+        encoding.special("<|call|>"),
+        [encoding.special("<|start|>"), *encoding.encode("assistant")],
+    )
     stops = [encoding.special(n) for n in ("<|return|>", "<|endoftext|>", "<|call|>")]
     replies = [Reply() for _ in prompts]
     going = list(range(len(prompts)))
@@ -164,7 +169,7 @@ def outcome_of(reply: Reply, encoding: Encoding) -> Outcome:
     """The reply read as Harmony. No final message where anything is out of form: strict on purpose."""
     analysis = final_tokens = 0
     final: str | None = None
-    fine = ended = False
+    ended = False
     start: MessageStart | None = None
     text: list[str] = []
     fine = True
@@ -180,7 +185,10 @@ def outcome_of(reply: Reply, encoding: Encoding) -> Outcome:
                 analysis += len(event.ids)
             elif start.channel == "final":
                 final_tokens += len(event.ids)
-        elif isinstance(event, MessageEnd) and start is not None:
-            if start.channel == "final" and start.role == "assistant":
-                final, ended = "".join(text), event.stop == "return"
+        elif (
+            isinstance(event, MessageEnd)
+            and start is not None
+            and (start.channel, start.role) == ("final", "assistant")
+        ):
+            final, ended = "".join(text), event.stop == "return"
     return Outcome(final if fine and ended else None, analysis, final_tokens, reply.calls)

@@ -42,7 +42,9 @@ def chosen(recipe: Recipe, stage: str) -> list[str]:
     if stage == "all":
         return list(recipe.stages)
     if stage not in recipe.stages:
-        raise UsageError(f"The recipe {recipe.name!r} has no stage {stage!r}; choose from {', '.join(recipe.stages)}, all.")
+        raise UsageError(
+            f"The recipe {recipe.name!r} has no stage {stage!r}; choose from {', '.join(recipe.stages)}, all."
+        )
     return [stage]
 
 
@@ -88,7 +90,13 @@ def accept(run: Run) -> dict[str, Any]:
     tasks = tasks_of(getattr(settings, "data", {}))
     if not tasks or not settings.questions:
         return {}
-    longest = settings.max_new if isinstance(settings, Reinforce) else settings.longest if isinstance(settings, Supervised) else 512
+    longest = (
+        settings.max_new
+        if isinstance(settings, Reinforce)
+        else settings.longest
+        if isinstance(settings, Supervised)
+        else 512
+    )
 
     def measured(model: Seen) -> dict[str, Any]:
         return means(evaluate(model, run.encoding, tasks, settings.questions, run.recipe.seed, longest, 1.0))
@@ -97,7 +105,9 @@ def accept(run: Run) -> dict[str, Any]:
         return measured(Seen.of(run.model, run.dtype, False))
     names = list(run.recipe.stages)
     before = fast_model(run.model.config)
-    before.load_state_dict(finished_weights(run.recipe, run.folder, names[names.index(run.stage) - 1])["model"])
+    before.load_state_dict(
+        finished_weights(run.recipe, run.folder, names[names.index(run.stage) - 1])["model"]
+    )
     return {
         "before": measured(Seen.of(before, run.dtype, False)),
         "rounded_after": measured(Seen.of(stored_model(before), run.dtype, False)),
@@ -117,7 +127,14 @@ def _export(run: Run, out: Path, watch: Watch) -> None:
         seen = Seen.of(model, torch.float32, False)
         for way, temperature in (("greedy", 0.0), ("temperature 1", 1.0)):
             measured[way] = evaluate(
-                seen, run.encoding, tasks, settings.questions, run.recipe.seed, settings.max_new, temperature, watch.cell
+                seen,
+                run.encoding,
+                tasks,
+                settings.questions,
+                run.recipe.seed,
+                settings.max_new,
+                temperature,
+                watch.cell,
             )
             write_card(run, out, measured)
     watch.accepted("export", {way: means(scores) for way, scores in measured.items()})

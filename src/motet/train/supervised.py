@@ -22,7 +22,9 @@ from motet.train.run import Run
 def supervised_step(run: Run) -> dict[str, Any]:
     """Draw the step's batch, learn it, return its figures."""
     settings = cast(Supervised, run.settings)
-    chunks = batch(settings.data, run.encoding, run.name(), settings.tokens, settings.chunks, settings.longest)
+    chunks = batch(
+        settings.data, run.encoding, run.name(), settings.tokens, settings.chunks, settings.longest
+    )
     return learn(run, chunks)
 
 
@@ -93,4 +95,13 @@ def evenness(load: Tensor) -> tuple[float, int]:
     return float(entropy.min()), int((share < 0.1 / load.shape[-1]).sum())
 
 
-__all__ = ["Balance", "clip", "evenness", "forward", "learn", "router_load", "router_losses", "supervised_step"]
+__all__ = [
+    "Balance",
+    "clip",
+    "evenness",
+    "forward",
+    "learn",
+    "router_load",
+    "router_losses",
+    "supervised_step",
+]

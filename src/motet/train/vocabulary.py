@@ -32,7 +32,18 @@ PATTERN = "|".join([re.escape(line).replace("\\ ", " ").replace("\\-", "-").repl
 def corpus(data: Sequence[Mapping[str, float]], examples: int, seed: int) -> Iterable[str]:
     """Texts to learn merges from: what the sources of each stage draw, and the lines that every prompt has."""
     rng = random.Random(f"vocabulary {seed}")
-    fixed = (IDENTITY, CUTOFF, CHANNELS, "system", "developer", "user", "assistant", "analysis", "commentary", "final")
+    fixed = (
+        IDENTITY,
+        CUTOFF,
+        CHANNELS,
+        "system",
+        "developer",
+        "user",
+        "assistant",
+        "analysis",
+        "commentary",
+        "final",
+    )
     for i in range(examples):
         drawn = draw(data[i % len(data)], rng)
         yield from fixed
