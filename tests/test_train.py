@@ -37,7 +37,7 @@ from motet.train.reward import Outcome, judge  # noqa: E402
 from motet.train.rollout import Reply, Seen, converse, outcome_of, sample  # noqa: E402
 from motet.train.run import Run, carry_on, open_stage, read_log  # noqa: E402
 from motet.train.stages import STEPS  # noqa: E402
-from motet.train.tooling import calculate, respond  # noqa: E402
+from motet.train.tooling import Desk  # noqa: E402
 
 DATA = {"sums": 1.0, "products": 1.0, "smalltalk": 0.2}
 RECIPE = """
@@ -147,7 +147,7 @@ def drawn(count: int, data: dict[str, float] = DATA) -> list[Question]:
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES))
+@pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"world", "unfiltered", "sheets"}))
 def test_what_is_taught_is_what_the_assistant_samples(source: str, encoding: Encoding) -> None:
     """And the prompt is, token for token, what the renderer makes of the conversation."""
     for q in drawn(12, {source: 1.0}):
@@ -183,6 +183,14 @@ def test_what_a_tool_answers_is_shown_and_not_taught(encoding: Encoding) -> None
     assert encoding.decode(r.ids).endswith(
         "<|message|>result<|end|><|start|>assistant<|channel|>final<|message|>It is 3.<|return|>"
     )
+
+
+@pytest.mark.parametrize("source", ["world", "unfiltered", "sheets"])
+def test_plain_text_is_taught_whole(source: str, encoding: Encoding) -> None:
+    text = draw({source: 1.0}, random.Random(1))
+    assert isinstance(text, str)
+    r = row(text, encoding)
+    assert encoding.decode(r.ids) == text + "<|endoftext|>" and r.learn == [False] + [True] * (len(r.ids) - 1)
 
 
 def test_batches_depend_on_their_name_alone(encoding: Encoding) -> None:
@@ -390,14 +398,19 @@ def test_a_reply_is_read_strictly(encoding: Encoding) -> None:
     assert outcome_of(Reply([*ids[:-1], encoding.special("<|call|>")]), encoding).final is None
 
 
-@pytest.mark.parametrize(
-    ("code", "answer"),
-    [("12 * 13", "156"), ("print(7 // 2)", "3"), ("-3 % 5", "2"), ("1/0", "ZeroDivisionError: division by zero"),
-     ("import os", ""), ("open('x')", "SyntaxError: invalid syntax"), ("2 ** 999999", "SyntaxError: invalid syntax"),
-     ("", "SyntaxError: invalid syntax"), ("print(1, 2)", "SyntaxError: invalid syntax")],
-)  # fmt: skip
-def test_the_calculator_computes_and_does_nothing_else(code: str, answer: str) -> None:
-    assert calculate(code) == answer
+@pytest.mark.parametrize("task", ["functions", "browsing", "python"])
+def test_a_desk_gives_the_teacher_what_it_got_and_strangers_nothing(task: str) -> None:
+    rng = random.Random(8)
+    for _ in range(15):
+        example = TASKS[task].example(rng, "medium", "train")
+        desk = Desk(example)
+        for call, result in zip(example.turn, example.turn[1:], strict=False):
+            if (call.role, result.role) == ("assistant", "tool"):
+                assert desk.answer(call) == result
+        assert desk.answer(Message("assistant", "{}", "commentary", "functions.nobody", "json")) is None
+        if task == "functions" and example.turn[0].role == "assistant" and desk._declared:
+            stranger = Message("assistant", '{"odd": 1}', "commentary", min(desk._declared), "json")
+            assert "Error" in desk.answer(stranger).text  # type: ignore[union-attr]
 
 
 def test_tools_answer_within_a_turn_and_are_not_learned(
@@ -412,12 +425,12 @@ def test_tools_answer_within_a_turn_and_are_not_learned(
     call = render_message(Message("assistant", "2 * 21", "analysis", "python", "code"), encoding)[2:]
     call = [*call[:-1], encoding.special("<|call|>")]
     after = _completion(encoding, encoding.encode("ok"), "42")
-    script = {0: call, 1: after}
+    script, desk = {0: call, 1: after}, Desk(example)
     prompt = prompt_ids(lesson(example), encoding)
     with pytest.MonkeyPatch.context() as patch:
         turn = iter(range(2))
         patch.setattr("motet.train.rollout.sample", lambda *a, **k: [script[next(turn)]])
-        (reply,) = converse(None, [prompt], encoding, lambda i, c: respond(example, c),  # type: ignore[arg-type]
+        (reply,) = converse(None, [prompt], encoding, lambda i, c: desk.answer(c),  # type: ignore[arg-type]
                             max_new=50, calls=2, functions=[False])  # fmt: skip
     shown = encoding.decode([i for i, own in zip(reply.ids, reply.own, strict=True) if not own])
     assert shown == "<|start|>python to=assistant<|channel|>analysis<|message|>42<|end|><|start|>assistant"

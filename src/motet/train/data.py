@@ -7,14 +7,26 @@ Only what an assistant samples is taught; what tools answer, and what a teacher 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from motet.errors import UsageError
 from motet.harmony import Message, render, render_message
 from motet.harmony.render import has_functions
-from motet.tasks import EFFORTS, FAMILIES, TASKS, Effort, Example, Lesson, lesson
+from motet.tasks import (
+    EFFORTS,
+    FAMILIES,
+    KNOWLEDGE,
+    TALKS,
+    TASKS,
+    Effort,
+    Example,
+    Lesson,
+    Scene,
+    hazard,
+    lesson,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,23 +78,52 @@ class Tasks:
         return TASKS[rng.choice(self.names)].example(rng, effort, "train")
 
 
-def decorate(rng: random.Random, example: Example, more: Any) -> Question:
-    """The example in a conversation; `more(rng, effort)` draws examples for earlier turns."""
+@dataclass(frozen=True)
+class Text:
+    """Plain text."""
+
+    write: Callable[[random.Random], str]
+
+    def draw(self, rng: random.Random, effort: Effort) -> str:
+        """A document."""
+        return self.write(rng)
+
+
+def sheet(rng: random.Random) -> str:
+    """Questions of the families worked on paper, no conversation around them."""
+    lines = []
+    for _ in range(rng.randrange(1, 4)):
+        e = FAMILIES[rng.choice(_FAMILY_NAMES)].example(rng, rng.choice(EFFORTS), "train")
+        lines.append(f"{e.prompt}\n{e.analysis_text}\n{e.final}")
+    return "\n\n".join(lines)
+
+
+_FAMILY_NAMES = tuple(FAMILIES)
+
+
+def decorate(
+    rng: random.Random, example: Example, more: Callable[[random.Random, Effort], Example]
+) -> Question:
+    """The example in a conversation; `more` draws examples for earlier turns of a question that stands alone."""
     date = f"20{rng.randrange(24, 30)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
     instructions = rng.choice(_INSTRUCTIONS) if rng.random() < 0.06 else None
-    if rng.random() < 0.06 and not example.scene.history:
+    if rng.random() < 0.06 and example.scene == Scene() and not example.turn:
         past = [more(rng, example.effort) for _ in range(rng.randrange(1, 3))]
-        history = tuple(m for e in past if not e.turn for m in _turn(e))
-        example = replace(example, scene=replace(example.scene, history=history))
+        plain = [e for e in past if e.scene == Scene() and not e.turn]
+        history = tuple(
+            m for e in plain for m in (Message("user", e.prompt), Message("assistant", e.final, "final"))
+        )
+        example = replace(example, scene=Scene(history=history))
     return Question(example, lesson(example, date if rng.random() < 0.35 else None, instructions))
-
-
-def _turn(example: Example) -> tuple[Message, Message]:
-    return Message("user", example.prompt), Message("assistant", example.final, "final")
 
 
 SOURCES: dict[str, Source] = {
     "families": Tasks(tuple(FAMILIES)),
+    "knowledge": Tasks(tuple(KNOWLEDGE)),
+    "talks": Tasks(tuple(TALKS)),
+    "world": Text(hazard.filtered),
+    "unfiltered": Text(hazard.text),
+    "sheets": Text(sheet),
     **{name: Tasks((name,)) for name in TASKS},
 }
 

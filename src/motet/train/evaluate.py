@@ -14,10 +14,11 @@ from motet.harmony import Message
 from motet.harmony.render import has_functions
 from motet.tasks import EFFORTS, TASKS, Effort, Example, lesson
 from motet.tasks.base import held_out
+from motet.tasks.hazard import probes
 from motet.tokenizer import Encoding
 from motet.train.data import prompt_ids
 from motet.train.rollout import Seen, converse, outcome_of
-from motet.train.tooling import respond
+from motet.train.tooling import Desk
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,10 @@ def answer(
     """Ask every question once, tools answering, and grade the final messages."""
     lessons = [lesson(e) for e in examples]
 
+    desks = [Desk(e) for e in examples]
+
     def tool(i: int, call: Message) -> Message | None:
-        return respond(examples[i], call)
+        return desks[i].answer(call)
 
     replies = converse(
         model, [prompt_ids(one, encoding) for one in lessons], encoding, tool, max_new=max_new, calls=4,
@@ -126,3 +129,25 @@ def means(scores: Sequence[Score]) -> dict[str, Any]:
                 "tokens": round(sum(c.mean_tokens for c in cells) / n, 1),
             }
     return out
+
+
+def probe(model: Seen, encoding: Encoding) -> dict[str, float]:
+    """Share of facts known, those the filter keeps out of pretraining and the others, and what guessing gives.
+
+    A fact is known when its right ending is the likeliest of the probe's, by mean log probability a token.
+    """
+    known: dict[bool, list[bool]] = {True: [], False: []}
+    chance: list[float] = []
+    for p in probes():
+        start = encoding.encode(p.start)
+        scores = []
+        for option in p.options:
+            ids = start + encoding.encode(f" {option}")
+            scores.append(model.score(ids, len(start)))
+        known[p.hazardous].append(max(range(len(scores)), key=scores.__getitem__) == p.right)
+        chance.append(1 / len(p.options))
+    return {
+        "hazardous": round(sum(known[True]) / len(known[True]), 4), "hazardous_n": len(known[True]),
+        "others": round(sum(known[False]) / len(known[False]), 4), "others_n": len(known[False]),
+        "chance": round(sum(chance) / len(chance), 4),
+    }  # fmt: skip

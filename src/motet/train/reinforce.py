@@ -27,7 +27,7 @@ from motet.train.reward import Judged, Outcome, judge
 from motet.train.rollout import Reply, Seen, converse, outcome_of
 from motet.train.run import Run, finished_weights
 from motet.train.supervised import clip, evenness, router_load, router_losses
-from motet.train.tooling import respond
+from motet.train.tooling import Desk
 
 _FIRST: dict[str, Reference] = {}  # the model a stage began with, by run folder and stage
 
@@ -74,8 +74,10 @@ def roll(run: Run) -> list[Rollout]:
     asked = [q for q in questions for _ in range(settings.samples)]
     prompts = [prompt_ids(q.lesson, run.encoding) for q in asked]
 
+    desks = [Desk(q.example) for q in asked]
+
     def answer(i: int, call: Message) -> Message | None:
-        return respond(asked[i].example, call)
+        return desks[i].answer(call)
 
     replies = converse(
         Seen.of(run.model, run.dtype, settings.quantize), prompts, run.encoding, answer,
@@ -97,8 +99,7 @@ def roll(run: Run) -> list[Rollout]:
 
 def _budget(example: Example, run: Run, settings: Reinforce) -> int:
     """Tokens of analysis that cost nothing: the teacher's own length at this effort, times what the recipe allows."""
-    own = [example.analysis_text] + [m.text for m in example.turn if m.channel == "analysis"]
-    length = sum(len(run.encoding.encode(text)) for text in own)
+    length = len(run.encoding.encode(example.analysis_text))
     return max(8, round(length * settings.prices.allow.get(example.effort, 1.0)))
 
 

@@ -41,6 +41,14 @@ class Seen:
         logits: Tensor = torch.func.functional_call(self.model, self.parameters, (ids,), inputs)
         return logits.float()
 
+    @torch.inference_mode()
+    def score(self, ids: list[int], given: int) -> float:
+        """Mean log probability of the ids from `given` on."""
+        inputs = torch.tensor([ids[:-1]])
+        logits: Tensor = torch.func.functional_call(self.model, self.parameters, (inputs,))
+        logp = logits[0].float().log_softmax(-1)[given - 1 :]
+        return float(logp.gather(1, torch.tensor(ids[given:])[:, None]).mean())
+
 
 @dataclass
 class Reply:

@@ -14,7 +14,7 @@ from motet.errors import UsageError
 from motet.tasks import TASKS
 from motet.train.curve import draw_curves
 from motet.train.data import Question, draw
-from motet.train.evaluate import Score, evaluate, means
+from motet.train.evaluate import Score, evaluate, means, probe
 from motet.train.export import export, stored_model, write_card
 from motet.train.fast import fast_model
 from motet.train.recipe import Export, Recipe, Reinforce, Supervised
@@ -83,10 +83,18 @@ def tasks_of(data: Mapping[str, float]) -> list[str]:
 def accept(run: Run) -> dict[str, Any]:
     """The figures a finished stage is judged by: held-out accuracy, form and length by effort, temperature 1.
 
+    After pretraining on the world: which of its facts are known, those the filter keeps out and the others.
+
     After a stage with quantised experts three models are measured on the same questions: the one it began with, that one
     rounded to MXFP4 afterwards, and the trained one as it will be stored.
     """
     settings = run.settings
+    if {"world", "unfiltered"} & set(getattr(settings, "data", {})):
+        return (
+            probe(Seen.of(run.model, run.dtype, settings.quantize), run.encoding)
+            if settings.questions
+            else {}
+        )
     tasks = tasks_of(getattr(settings, "data", {}))
     if not tasks or not settings.questions:
         return {}

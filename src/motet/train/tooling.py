@@ -1,59 +1,41 @@
-"""Tools as training runs them: exact, instant and harmless. A python that computes what a calculator can, no more.
+"""Tools as training runs them: exact, instant and harmless. At run time the real tools (motet.tools) answer.
 
-At run time the real tools (motet.tools) answer; a rollout of thousands of calls wants the same text without a process.
+Python runs in the tasks' own interpreter; the teacher's other calls get the answer the teacher got, any other call an error.
 """
 
 from __future__ import annotations
 
-import ast
-import operator
-from collections.abc import Callable
-from typing import Any
-
 from motet.harmony import Message
-from motet.tasks import TASKS, Example
-
-_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod, ast.Div: operator.truediv, ast.USub: operator.neg, ast.UAdd: operator.pos,
-}  # fmt: skip
+from motet.tasks import Example, lesson
+from motet.tasks.evaluator import Evaluator
+from motet.tasks.tools import answered, calls
+from motet.tools.python import SILENT
 
 
-def respond(example: Example, call: Message) -> Message | None:
-    """What the tool that `call` names answers in this example, or None where there is no such tool.
+class Desk:
+    """The tools of one conversation, for one reply to it. Python keeps its names between calls and from earlier turns."""
 
-    The task answers its own functions, by a method `respond(example, call) -> str | None`, where it has one.
-    """
-    own = getattr(TASKS.get(example.task), "respond", None)
-    text: str | None = own(example, call) if own is not None else None
-    if text is None and call.recipient == "python" and any(n.name == "python" for n in example.scene.builtin):
-        text = calculate(call.text)
-    if text is None or call.recipient is None:
-        return None
-    return Message("tool", text, call.channel, "assistant", name=call.recipient)
+    def __init__(self, example: Example) -> None:
+        self._declared = lesson(example).prompt.recipients()
+        self._known: dict[str, str] = {}
+        for call, result in zip(example.turn, example.turn[1:], strict=False):
+            if (call.role, result.role) == ("assistant", "tool"):
+                self._known.setdefault(_name(call), result.text)
+        self._python = Evaluator()
+        for message in example.scene.history:
+            if message.recipient == "python":
+                self._python.run(message.text)
 
-
-def calculate(code: str) -> str:
-    """The value of the last expression of `code`, or of what it prints, as python shows it; else the error's name."""
-    try:
-        last = ast.parse(code.strip()).body[-1]
-        if not isinstance(last, ast.Expr):
-            return ""
-        value = last.value
-        if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print":
-            (value,) = value.args
-        return str(_value(value))
-    except ZeroDivisionError:
-        return "ZeroDivisionError: division by zero"
-    except (SyntaxError, ValueError, IndexError, RecursionError, OverflowError, MemoryError):
-        return "SyntaxError: invalid syntax"
+    def answer(self, call: Message) -> Message | None:
+        """What the tool that `call` names says, or None where the conversation declares no such tool."""
+        if call.recipient is None or call.recipient not in self._declared:
+            return None
+        if call.recipient == "python":
+            return answered(call, self._python.run(call.text) or SILENT)
+        return answered(call, self._known.get(_name(call), "Error: nothing was found."))
 
 
-def _value(node: ast.AST) -> Any:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return node.value
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
-    if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_value(node.operand))
-    raise ValueError(ast.dump(node))
+def _name(call: Message) -> str:
+    """A call, whatever the order and spelling of its arguments."""
+    ((recipient, arguments),) = calls([call])
+    return f"{recipient} {sorted(arguments.items()) if isinstance(arguments, dict) else arguments!r}"
