@@ -151,7 +151,11 @@ def row(item: Question | str, encoding: Encoding) -> Row:
     if isinstance(item, str):
         ids = [*encoding.encode(item), encoding.special("<|endoftext|>")]
         return Row(ids, [False] + [True] * (len(ids) - 1))
-    taught = item.lesson
+    return lesson_row(item.lesson, encoding)
+
+
+def lesson_row(taught: Lesson, encoding: Encoding) -> Row:
+    """A conversation and its taught turn, up to `<|return|>` or the turn's last message."""
     ids = render(taught.prompt, encoding, next_role=None)
     learn = [False] * len(ids)
     functions = has_functions(taught.prompt)
