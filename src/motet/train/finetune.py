@@ -156,7 +156,7 @@ def learn(job: Job, rows: Sequence[Row], width: int, clip: float = 1.0) -> float
     mine = bins[job.rank :: job.world]
     chunk = collate(mine or bins[:1])
     loss = _loss(job.model, chunk) / taught if mine else _loss(job.model, chunk) * 0.0
-    (loss * job.world).backward()  # FSDP2 averages gradients over processes
+    (loss * job.world).backward()  # type: ignore[no-untyped-call]  # FSDP2 averages gradients over processes
     nn.utils.clip_grad_norm_(job.model.parameters(), clip)
     job.optimizer.step()
     job.optimizer.zero_grad()
@@ -174,23 +174,24 @@ def _loss(model: Reference, chunk: Chunk) -> Tensor:
 
 def save(job: Job, folder: Path) -> None:
     """A distributed checkpoint of weights, optimizer and step."""
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import get_state_dict
+    from torch.distributed.checkpoint.state_dict_saver import save as store
 
     model, optimizer = get_state_dict(job.model, job.optimizer)
-    dcp.save({"model": model, "optimizer": optimizer, "step": torch.tensor(job.step)}, checkpoint_id=folder)
+    store({"model": model, "optimizer": optimizer, "step": torch.tensor(job.step)}, checkpoint_id=folder)
 
 
 def load(job: Job, folder: Path) -> None:
     """Go on from `save`, by however many processes it was made."""
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load as restore
 
     model, optimizer = get_state_dict(job.model, job.optimizer)
-    state = {"model": model, "optimizer": optimizer, "step": torch.tensor(0)}
-    dcp.load(state, checkpoint_id=folder)
+    step = torch.tensor(0)
+    state = {"model": model, "optimizer": optimizer, "step": step}
+    restore(state, checkpoint_id=folder)
     set_state_dict(job.model, job.optimizer, model_state_dict=model, optim_state_dict=optimizer)
-    job.step = int(state["step"])
+    job.step = int(step)
 
 
 def write_back(job: Job, source: Path, out: Path, layout: str = "hf", experts: str = "mxfp4") -> None:
