@@ -94,8 +94,8 @@ class Load:
             tally.wrong[f"{kind}: {heard.status} {heard.ended}"] += 1
             return
         if kind == "plain":
-            tally.firsts.append(heard.pieces[0])
-            tally.gaps += [b - a for a, b in pairwise(heard.pieces)]
+            tally.firsts.append(heard.said[0])
+            tally.gaps += [b - a for a, b in pairwise(heard.said)]
         if heard.ended == "done":
             tally.tokens += int(heard.usage().get("completion_tokens", 0))
             text = answer_of(heard)
@@ -103,7 +103,7 @@ class Load:
 
     async def _garbage(self, tally: Tally) -> None:
         request, legal = garbage(self._rng, self._url, self._body(self._rng.randrange(self._questions)))
-        heard = await ask(self._url, request, timeout_s=60)
+        heard = await ask(self._url, request)
         tally.statuses[f"garbage {heard.status}"] += 1
         if heard.status not in legal and heard.status not in _REFUSED:
             tally.wrong[f"garbage: {heard.status} {heard.ended}"] += 1

@@ -33,17 +33,21 @@ from bench.wire import Heard, ask_json
 from motet.errors import UserError
 
 
-def body(n: int, tokens: int, stream: bool = True) -> Json:
-    """Request number n: a question of its own, at high effort, sampled with a seed of its own."""
+def body(n: int, tokens: int) -> Json:
+    """Request number n: a question of its own, at high effort, sampled with a seed of its own; every model answers to `mini`."""
     question = f"Use {n % 9 + 1}, {n % 7 + 8}, {n % 5 + 15} to make {20 + n % 30}."
     out: Json = {
         "model": "mini",
         "messages": [{"role": "user", "content": question}],
         "seed": n,
-        "stream": stream,
+        "max_tokens": tokens,
     }
-    out |= {"max_tokens": tokens, "reasoning_effort": "high", "temperature": 1.0}
-    return out | ({"stream_options": {"include_usage": True}} if stream else {})
+    return out | {
+        "reasoning_effort": "high",
+        "temperature": 1.0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
 
 
 def quantiles(values: Sequence[float]) -> Json:
@@ -75,10 +79,12 @@ def serving(given: argparse.Namespace, batch: int) -> Iterator[tuple[str, int]]:
         "0",
         "--model",
         given.model,
-        "--max-batch",
-        str(batch),
+        "--name",
+        "mini",
+        "--store",
+        "none",
     ]
-    command += ["--store", "none", "--kv-memory", str(given.kv_memory)]
+    command += ["--max-batch", str(batch), "--kv-memory", str(given.kv_memory)]
     if given.threads:
         command += ["--threads", str(given.threads)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -198,8 +204,8 @@ async def drive(
         max(1, tokens),
         wall,
         0.0,
-        [h.pieces[0] for h in heard if h.pieces],
-        [g for h in heard for g in gaps(h.pieces)],
+        [h.said[0] for h in heard if h.said],
+        [g for h in heard for g in gaps(h.said)],
     )
     return row | {"client_cpu_us_per_token": round(1e6 * own / max(1, tokens), 1), "wrong": dict(wrong)}
 

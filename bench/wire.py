@@ -26,6 +26,11 @@ class Heard:
     ended: str = ""  # done, left, reset or timeout
     seconds: float = 0.0
 
+    @property
+    def said(self) -> list[float]:
+        """`pieces` from the first token on: the chunk that opens a chat comes when the request is accepted."""
+        return self.pieces[1:] if self.events and b'"role":"assistant"' in self.events[0] else self.pieces
+
     def usage(self) -> dict[str, Any]:
         """The usage of a chat, wherever the server put it."""
         for data in [*reversed(self.events[-4:]), self.body]:
@@ -136,7 +141,7 @@ async def ask(
     _, talk = await loop.create_connection(lambda: _Talk(request, leave_after, slow_s), sock=sock)
     try:
         async with asyncio.timeout(timeout_s):
-            await talk.over
+            await asyncio.shield(talk.over)
     except TimeoutError:
         talk._end("timeout")
     return talk.heard
