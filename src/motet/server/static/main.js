@@ -113,6 +113,7 @@ function begun(here, turn) {
   if (!server.store) return;
   known.set(here.tree.first(turn).answer.id, here);
   if (open === here) address();
+  if (here.tree.first(turn) === turn) list.load(); // a conversation more
 }
 
 function fail(here, turn, error) {
