@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -167,6 +169,35 @@ def test_a_failure_half_way_puts_everything_back(root: Path, monkeypatch: pytest
     assert "b.txt" in calls
     assert tree(root) == before
     assert not (root / "made").exists()
+
+
+def test_text_that_cannot_be_written_changes_nothing(root: Path) -> None:
+    """JSON can spell half a surrogate pair, in a text and in a path."""
+    before = tree(root)
+    for broken in ("*** Add File: y\\n+\\ud800", "*** Add File: \\ud800\\n+y"):
+        call = f'{{"patch": "*** Begin Patch\\n*** Add File: x\\n+x\\n{broken}\\n*** End Patch"}}'.replace(
+            "\\\\", "\\"
+        )
+        answer = ApplyPatchTool(root).call("functions.apply_patch", call)
+        assert answer.error and answer.text.startswith("Error applying patch: ") and tree(root) == before
+
+
+def test_a_disk_that_refuses_puts_everything_back(root: Path) -> None:
+    """Files may not grow beyond a few bytes here, as on a full disk: the second file does not fit."""
+    text = patch(
+        "*** Add File: new/small", "+x", "*** Update File: a.py", "@@", "-def g():", "+def g():" + " " * 5000
+    )
+    program = (
+        "import resource, signal, sys\nfrom motet.tools.apply_patch import ApplyPatchTool\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "print(ApplyPatchTool(sys.argv[1]).call('functions.apply_patch', sys.argv[2]).text)"
+    )
+    before = sorted(root.rglob("*")), tree(root)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, root, text], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "Error applying patch: File too large; nothing was changed\n"
+    assert (sorted(root.rglob("*")), tree(root)) == before
 
 
 def test_a_file_that_changes_meanwhile_is_not_lost(root: Path) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, Required, TypedDict
 
 import pytest
 from pydantic import BaseModel, Field
 
+from motet.errors import UsageError
 from motet.harmony import typescript
 from motet.tools import Answer, FunctionTool, ToolError, base, cancelled, progress
 from motet.tools.runner import Call, run_calls
@@ -150,7 +152,7 @@ def test_every_kind_of_function() -> None:
     expected = {later: "2", steps: "one two", returns: '{"a":1}', stream: "xy"}
     assert {f: call(f, '{"a": 1}') for f in expected} == expected
     assert call(box, '{"box": {"size": 2}}') == '{"size":2}'
-    assert call(lambda: object, "").startswith('"<class')
+    assert FunctionTool(lambda: object, name="kind").call("functions.kind", "").startswith('"<class')
 
 
 def results(*tools: Any, content: str = "{}", **options: Any) -> dict[int, Answer]:
@@ -208,7 +210,7 @@ def test_time_runs_out_for_those_that_hear_and_those_that_do_not() -> None:
     hang.set()
     assert time.monotonic() - began < 5
     assert out[0] == Answer("Error: the call timed out after 0.2 seconds.", (), True)
-    assert out[1] == Answer("Error: Cancelled.", (), True)
+    assert out[1] == Answer("Error: The call timed out.", (), True)
     assert out[2].text == "stopped early"
 
 
@@ -247,3 +249,74 @@ def test_a_tool_called_by_hand_has_no_deadline() -> None:
     assert base.seconds_left() == float("inf")
     assert not cancelled()
     progress("into the void")
+
+
+class Place(TypedDict, total=False):
+    name: Required[str]
+    height: int
+
+
+def test_unusual_signatures() -> None:
+    """Parameters by position only, partial functions, TypedDicts, defaults that are no JSON, names no model can call."""
+    nothing = object()
+
+    def pair(a: int, /, b: int = 2, c: Any = nothing) -> list[int]:
+        return [a, b, int(c is nothing)]
+
+    def places(given: list[Place] | None = None) -> int:
+        return len(given or [])
+
+    run = lambda f, content, **options: results(FunctionTool(f, **options), content=content)[0].text  # noqa: E731
+    assert run(pair, '{"b": 3, "a": 1}') == "[1,3,1]"
+    assert "a: Field required" in run(pair, "{}")
+    assert run(functools.partial(pair, 1), "{}", name="part") == "[1,2,1]"
+    assert run(places, '{"given": [{"name": "x"}, {"name": "y", "height": 3}]}') == "2"
+    assert "given.0.name: Field required" in run(places, '{"given": [{}]}')
+    for nameless in (lambda: 1, functools.partial(pair, 1)):
+        with pytest.raises(UsageError, match=r"no name a model can call; give FunctionTool.*name="):
+            FunctionTool(nameless)
+    with pytest.raises(UsageError, match=r"parameters of max cannot be read; give .*parameters="):
+        FunctionTool(max)
+
+
+def test_a_schema_of_ones_own_judges_the_arguments() -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tool = FunctionTool(lambda **given: given, name="f", parameters=schema)
+    assert results(tool, content='{"city": "Oslo"}')[0].text == '{"city":"Oslo"}'
+    assert (
+        results(tool, content='{"city": 5}')[0].text
+        == "Error: Wrong arguments for f: city: 5 is not of type 'string'."
+    )
+    far = {"type": "object", "properties": {"city": {"$ref": "http://127.0.0.1:1/schema"}}}
+    assert (
+        results(FunctionTool(lambda city: city, name="f", parameters=far), content='{"city": 5}')[0].text
+        == "5"
+    )
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def test_whatever_a_tool_does_there_is_an_answer_that_is_text() -> None:
+    def fails() -> None:
+        raise Speechless
+
+    def halves() -> Iterator[str]:
+        yield "a\ud800"
+
+    class Odd:
+        namespace = FunctionTool(fails).namespace
+        timeout_s = 0.2
+
+        def call(self, recipient: str, content: str) -> Any:
+            time.sleep(0.5)
+            return Answer(5)  # type: ignore[arg-type]
+
+        def cancel(self) -> None:
+            raise RuntimeError
+
+    assert results(FunctionTool(fails))[0] == Answer("Error: Speechless", (), True)
+    assert results(FunctionTool(halves))[0] == Answer("a?")
+    assert results(Odd())[0].text == "Error: the tool answered with int, not with text."

@@ -132,6 +132,18 @@ attempt('user namespace', lambda: libc.unshare(0x10000000) == 0)
 attempt('mount', lambda: libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0)
 attempt('bpf', lambda: sys_ok(321, 0, 0, 0)); attempt('io_uring', lambda: sys_ok(425, 1, 0)); attempt('keys', lambda: sys_ok(250, 0, -3, 1))
 attempt('memfd', lambda: os.memfd_create('x') >= 0)
+import mmap, resource
+attempt('shared pages', lambda: mmap.mmap(-1, 4096)); attempt('huge pages', lambda: mmap.mmap(-1, 2 << 20, 0x40022))
+attempt('shared zeros', lambda: mmap.mmap(os.open('/dev/zero', os.O_RDWR), 4096))
+attempt('given pages', lambda: os.uname().machine != 'x86_64' or sys_ok(278, os.pipe()[1], 0, 0, 0))
+attempt('aio', lambda: sys_ok(206, 9, ctypes.byref(ctypes.c_long(0))) or sys_ok(0, 9, ctypes.byref(ctypes.c_long(0))))
+attempt('landlock', lambda: sys_ok(444, None, 0, 1))
+attempt('limits of 1', lambda: resource.prlimit(1, resource.RLIMIT_NOFILE, (9, 9)) is None)
+pair = socket.socketpair(); pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
+attempt('large buffers', lambda: pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > 1 << 20)
+attempt('spared by the machine', lambda: int(open('/proc/self/oom_score_adj').read()) < 1000)
+private = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); private[0] = 1
+assert open('/dev/zero', 'rb').read(3) == bytes(3)
 attempt('devices', lambda: [d for d in os.listdir('/dev') if d in ('sda', 'vda', 'kvm', 'mem', 'fuse', 'vsock')])
 attempt('set-uid', lambda: subprocess.run(['su', '-c', 'id'], capture_output=True, timeout=2).returncode == 0)
 attempt('core limit', lambda: __import__('resource').setrlimit(__import__('resource').RLIMIT_NPROC, (9999, 9999)) is None)
@@ -189,9 +201,22 @@ HOSTILE = {
         "for _ in range(3000): display(png)",
         "plot-16.png]",
     ),
-    "limits of process 1": (
-        "import resource\ntry: resource.prlimit(1, resource.RLIMIT_AS, (1 << 20, 1 << 20))\nexcept PermissionError: print('refused')\nx = 1",
-        "",
+    "forged message": (
+        "from ipykernel.kernelapp import IPKernelApp\nk = IPKernelApp.instance().kernel\n"
+        "k.session.send(k.iopub_socket, 'error', content={'traceback': 5}, parent=k.get_parent())\n"
+        "import time; time.sleep(60)",
+        "The cell broke the kernel's channels. All variables are lost; files in /mnt/data are still there.",
+    ),
+    "channels in the way of the next kernel": (
+        "import os\nos.chdir('/run/kernel')\nopen('fill', 'wb').write(bytes(1 << 20))\n"
+        "for i in range(9): os.makedirs(f'{i}.json')\n"
+        "os.makedirs('/tmp/.ipython/profile_default/startup')\n"
+        "open('/tmp/.ipython/profile_default/startup/a.py', 'w').write('import os; os._exit(1)')\nos._exit(4)",
+        "exit code 4). All variables are lost; files in /mnt/data are still there.",
+    ),
+    "deaf child": (
+        "import os; os.system('sleep 60')",
+        "timed out after 1.5 seconds. Variables are still there.",
     ),
     "deep folders": (
         "import os\nfor _ in range(3000):\n    os.mkdir('d'); os.chdir('d')\nprint('deep')",
@@ -204,7 +229,7 @@ HOSTILE = {
 def test_hostile_code_is_reported_and_survived(tool: PythonTool, name: str) -> None:
     code, said = HOSTILE[name]
     began = time.monotonic()
-    wall = 1.5 if said in ("", "timed out") else 15
+    wall = 1.5 if not said or "timed out" in said else 15
     answer = run(tool, code, wall)
     assert said in answer.text, answer.text
     assert len(answer.text) <= LIMITS.output_chars + 1000
@@ -214,6 +239,77 @@ def test_hostile_code_is_reported_and_survived(tool: PythonTool, name: str) -> N
         tool,
         "import shutil, os; os.chdir('/mnt/data'); [os.path.isfile(f) and os.unlink(f) for f in ('.fill', '/dev/shm/fill')]",
     )
+
+
+def test_output_is_text_without_escapes(tool: PythonTool) -> None:
+    """Half a surrogate pair, colours, a window title, a control token: nothing of it leaves the text."""
+    code = r"print('\ud800', '\x1b[31mred\x1b[0m', '\x1b]0;title\x07.', '<|end|>')"
+    assert run(tool, code).text == r"\ud800 red . <|end|>"
+    raw = '{"text": "half \\ud83d"}'
+    code = (
+        "import json\nfrom ipykernel.kernelapp import IPKernelApp\nk = IPKernelApp.instance().kernel; s = k.session\n"
+        f'parts = [b\'{{"msg_id": "a", "msg_type": "stream", "version": "5.3"}}\', json.dumps(k.get_parent()[\'header\'], default=str).encode(),'
+        f" b'{{}}', {raw.encode()!r}]\nk.iopub_socket.send_multipart([b'x', b'<IDS|MSG>', s.sign(parts), *parts])"
+    )
+    answer = run(tool, code)
+    assert answer.text == "half ?"
+    run(
+        tool,
+        "open('a\\nb\\x1b[1m.txt', 'w').write('x')\nfor i in range(20): open(f'z\\n{i}', 'w').write('x')",
+    )
+    left_out = run(tool, "for i in range(20): open(f'z\\n{i}', 'w').write('xy')").text
+    assert "\n" not in left_out.partition("[not handed over")[2]
+    run(tool, "import os; [os.unlink(f) for f in os.listdir() if '\\n' in f]")
+
+
+def test_what_ends_between_two_cells_is_told(tool: PythonTool) -> None:
+    """A kernel that dies later costs the variables, a session that ends later the files too; never without a word."""
+    later = "import os, threading; threading.Timer(0.2, lambda: os._exit(7)).start(); open('kept', 'w').write('k')"
+    run(tool, later)
+    time.sleep(0.7)
+    said = run(tool, "open('ran', 'w')")
+    assert "(exit code 7)" in said.text or "died after the last call, and this code did not run" in said.text
+    assert run(tool, "import os; print(os.path.exists('kept'), os.path.exists('ran'))").text == "True False"
+    assert tool.sandbox._process is not None
+    os.kill(sandbox._children(tool.sandbox._process.pid)[0], 9)
+    tool.sandbox._process.wait()
+    said = run(tool, "print(os.path.exists('kept')) if 'os' in globals() else print('new')")
+    assert (
+        said.text
+        == "[ERROR] The session ended after the last call. All variables and files are lost; a new one has begun.\nnew"
+    )
+    works(tool)
+
+
+def test_a_session_closed_from_another_thread_answers_at_once(tool: PythonTool) -> None:
+    works(tool)
+    threading.Timer(0.3, tool.close).start()
+    began = time.monotonic()
+    assert "The session broke down" in run(tool, "import time; time.sleep(15)").text
+    assert time.monotonic() - began < 10
+    works(tool)
+
+
+def test_a_call_without_time_or_reader_runs_nothing(tool: PythonTool) -> None:
+    works(tool)
+    call = base.Run()
+    call.stop.set()
+    token = base._RUN.set(call)
+    try:
+        assert "cancelled" in tool.call("python", "open('ran', 'w')").text
+    finally:
+        base._RUN.reset(token)
+    assert run(tool, "import os; os.path.exists('ran')").text == "False"
+    assert "timed out after 0.0 seconds" in run(tool, "import time; time.sleep(60)", -1).text
+
+
+def test_a_machine_without_memory_ends_the_cell(tool: PythonTool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Socket buffers are on no process's account; the watcher looks at what the machine has left."""
+    assert not sandbox._exhausted()
+    works(tool)
+    monkeypatch.setattr(sandbox, "_exhausted", lambda: True)
+    said = run(tool, "import time; time.sleep(60)").text
+    assert "The machine's memory is nearly full and the session was stopped. All variables are lost" in said
 
 
 def test_threads_that_go_on_printing_fill_no_memory(tool: PythonTool) -> None:
@@ -318,6 +414,11 @@ def test_frames_of_a_lying_inside_are_refused() -> None:
         t="file", name="big", mime="a/b", data="QUFB" * 100
     )
     assert ok.omitted == ["big"]
+    assert (
+        take(t="file", name="x", mime="text/\x1b[1m", data="")
+        and ok.artefacts[-1].mime == "application/octet-stream"
+    )
+    assert take(t="done", status="ok", omitted=["a\nb\x1b", 7]) and ok.omitted[1:] == ["a_b_", "7"]
 
 
 @pytest.mark.parametrize(

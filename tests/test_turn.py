@@ -243,6 +243,26 @@ def test_progress_and_artefacts_are_events_and_no_ids() -> None:
     assert engine.prompts[0] + ids_of(events) == engine.prompts[1] + engine.says[1]
 
 
+def test_one_name_is_one_tool() -> None:
+    with pytest.raises(UsageError, match=r"Two tools are called .functions\.add.; rename one"):
+        run_turn(Script(FINAL), Conversation(()), E, SamplingParams(), [FunctionTool(add), FunctionTool(add)])
+
+
+def test_a_result_of_any_size_and_any_letters_is_a_result() -> None:
+    """Forty million characters without a space take a tokenizer minutes; half a surrogate pair it cannot read."""
+
+    def page(a: int, b: int) -> Iterator[str]:
+        yield "\ud800" + "x" * 40_000_000 + "y"
+
+    engine = Script(CALL.replace("functions.add", "functions.page"), FINAL)
+    limits = TurnLimits(result_tokens=100)
+    conversation = Conversation.from_chat([{"role": "user", "content": "q"}])
+    events = list(run_turn(engine, conversation, E, SamplingParams(), [FunctionTool(page)], limits=limits))
+    text = fold(events).tool_results[0].text
+    assert text.startswith("?xx") and text.endswith("xy") and "million characters left out" in text
+    assert len(E.encode(text)) < 130
+
+
 def test_a_long_result_keeps_both_ends() -> None:
     def page(a: int, b: int) -> str:
         return " ".join(map(str, range(5000)))

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 RULES = Rules()
 CUT_CALL = Answer("Error: this call was cut off by the limit of tokens and did not run.", (), True)
+_TOKEN = 128  # characters of the longest token
 MAX_CALLS = 64  # tool calls in one turn; a model that wants more is going round in circles
 
 
@@ -111,6 +112,7 @@ def run_turn(
         raise UsageError(
             "This engine takes no constraints, so the grammar cannot be held; turn the grammar off."
         )
+    _table(tools)  # a name that is taken twice is said at once
     conversation = declare(conversation, tools, rules)
     held = _Held(None if rules is None else Grammar(encoding, conversation, rules), engine)
     return _turn(engine, conversation, encoding, params, tools, history, limits, stop, held)
@@ -128,7 +130,7 @@ def _turn(
     held: _Held,
 ) -> Iterator[Event]:
     declared = conversation.recipients()
-    table = {r: t for t in tools for r in _recipients(t.namespace)}
+    table = _table(tools)
     ids = render(conversation, encoding, history=history)
     sampled = 0
     end = time.monotonic() + limits.seconds
@@ -310,11 +312,26 @@ def _shortened(text: str, encoding: Encoding, most: int) -> str:
     """Both ends of an answer that is too long for the context."""
     if len(text) <= most:  # a token has at least one byte
         return text
-    ids = encoding.encode(text)
-    if len(ids) <= most:
-        return text
-    head, tail = encoding.decode(ids[: most // 2]), encoding.decode(ids[len(ids) - most // 2 :])
-    return f"{head}\n[... {len(ids) - most} tokens left out ...]\n{tail}"
+    half = most // 2
+    if len(text) > 2 * _TOKEN * most:  # what will be left out need not be cut into tokens
+        head, tail = encoding.encode(text[: _TOKEN * half])[:half], encoding.encode(text[-_TOKEN * half :])
+        left_out = f"about {len(text) >> 20} million characters"
+    else:
+        head = tail = encoding.encode(text)
+        if len(head) <= most:
+            return text
+        left_out = f"{len(head) - most} tokens"
+    return f"{encoding.decode(head[:half])}\n[... {left_out} left out ...]\n{encoding.decode(tail[len(tail) - half :])}"
+
+
+def _table(tools: Iterable[Tool]) -> dict[str, Tool]:
+    out: dict[str, Tool] = {}
+    for tool in tools:
+        for name in _recipients(tool.namespace):
+            if name in out:
+                raise UsageError(f"Two tools are called {name!r}; rename one, or leave it out.")
+            out[name] = tool
+    return out
 
 
 def _recipients(ns: Namespace) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Literal
 
 from motet.errors import UserError
 from motet.harmony import Function, Namespace
+from motet.tools import base
 from motet.tools.base import Answer
 
 BEGIN, END, EOF = "*** Begin Patch", "*** End Patch", "*** End of File"
@@ -125,6 +126,8 @@ def _place(have: list[str], lines: list[str]) -> tuple[list[Chunk], int]:
     chunks: list[Chunk] = []
     at = here = fuzz = 0
     while here < len(lines):
+        if base.cancelled():
+            raise PatchError("Cancelled; nothing was changed")
         line = lines[here]
         header = line[3:] if line.startswith("@@ ") else ""
         if line.startswith("@@ ") or line.rstrip() == "@@":
@@ -249,6 +252,9 @@ def plan(text: str, read: Callable[[str], str | None]) -> list[Change]:
             raise PatchError(f"Move Error - file already exists: {op.move_to}")
         new, fuzz = updated(old, op.lines, op.path)
         changes.append(Change("update", op.path, new, op.move_to, fuzz))
+    for c in changes:
+        if c.new is not None and base.text(c.new) != c.new:
+            raise PatchError(f"{c.path}: the new text holds half a surrogate pair, which is no text")
     targets = [c.move_to or c.path for c in changes]
     if len(set(targets)) < len(targets):
         raise PatchError("Two operations write the same file.")
@@ -280,7 +286,7 @@ class Folder:
     """Files below one folder, by relative paths. No link is followed: each step is opened from the one before."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
         if not self.root.is_dir():
             raise UserError(f"There is no folder '{root}' to patch files in; check the path.")
 
@@ -320,12 +326,12 @@ class Folder:
                     self._write(target, c.new, self._mode(c.path), undo, done)
                 if c.new is None or target != c.path:
                     self._remove(c.path, undo, done)
-        except (OSError, PatchError) as e:
+        except BaseException as e:  # Ctrl-C among others
             for step in reversed(undo):
                 step()
-            if isinstance(e, PatchError):
-                raise
-            raise PatchError(f"{_reason(e)}; nothing was changed") from None
+            if isinstance(e, OSError):
+                raise PatchError(f"{_reason(e)}; nothing was changed") from None
+            raise
         for step in done:
             step()
 
@@ -434,7 +440,13 @@ class Folder:
 def _steps(path: str) -> list[str]:
     """The names of a relative path that stays below where it starts."""
     steps = path.split("/")
-    if not path or path.startswith("/") or any(s in ("", ".", "..") for s in steps) or "\0" in path:
+    if (
+        not path
+        or path.startswith("/")
+        or any(s in ("", ".", "..") for s in steps)
+        or "\0" in path
+        or path != base.text(path)
+    ):
         raise PatchError(f"{path!r}: only relative paths without '.', '..' and empty names are taken")
     return steps
 
@@ -489,7 +501,7 @@ class ApplyPatchTool:
             patch = texts[0]
         try:
             changes = apply(patch, self.root, dry_run=self.dry_run)
-        except PatchError as e:
+        except (PatchError, OSError) as e:
             return Answer(f"Error applying patch: {e}", (), True)
         loose = [f"{c.path} (fuzz {c.fuzz})" for c in changes if c.fuzz]
         said = "Done!" if not self.dry_run else "The patch fits; this was a dry run and nothing has changed."

@@ -25,6 +25,8 @@ __all__ = [
     "current",
     "progress",
     "seconds_left",
+    "stopped",
+    "text",
 ]
 
 
@@ -63,6 +65,7 @@ class Run:
     on_progress: Callable[[str], None] = lambda text: None
     deadline: float = float("inf")
     stop: threading.Event = field(default_factory=threading.Event)
+    late: bool = False  # whether it was stopped because its time is over
 
 
 _RUN: ContextVar[Run | None] = ContextVar("motet_tool_run", default=None)
@@ -81,6 +84,16 @@ def progress(text: str) -> None:
 def cancelled() -> bool:
     """Whether the running call's answer is no longer wanted. Long-running tools ask now and then."""
     return current().stop.is_set()
+
+
+def stopped() -> ToolError:
+    """What a tool raises that gave up because `cancelled()` said so."""
+    return ToolError("The call timed out." if current().late else "Cancelled.")
+
+
+def text(said: str) -> str:
+    """Text that can be encoded: halves of surrogate pairs, which only broken sources make, become question marks."""
+    return said if said.isascii() else said.encode("utf-8", "replace").decode()
 
 
 def seconds_left() -> float:

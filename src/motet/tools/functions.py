@@ -9,10 +9,13 @@ import asyncio
 import contextlib
 import inspect
 import re
+import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
+from motet.errors import UsageError
 from motet.harmony import Function, Namespace
 from motet.harmony.normal import normalise
 from motet.tools import base
@@ -30,8 +33,8 @@ _SHOWN_ERRORS = 5
 class FunctionTool:
     """A Python function as `functions.NAME`. Arguments come from the call's JSON object, by name.
 
-    Without `parameters` the JSON Schema is read off the signature: whatever pydantic understands (Optional, Literal, Enum,
-    dataclass, TypedDict, list, models); anything else is `any`. The docstring's text before a section is the description,
+    Without `parameters` (a JSON Schema, which then judges the arguments) the schema is read off the signature: whatever
+    pydantic understands (Optional, Literal, Enum, dataclass, TypedDict, list, models); anything else is `any`. The docstring's text before a section is the description,
     its `Args:` describe the parameters. Arguments are checked before the function runs, and the model is told what is
     wrong with them. A generator's yields are progress; its `return` is the answer, or all it yielded if it returns nothing.
     """
@@ -48,14 +51,24 @@ class FunctionTool:
         timeout_s: float = 120.0,
     ) -> None:
         self._function, self.timeout_s = function, timeout_s
+        name = name or str(getattr(function, "__name__", ""))
+        if not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+            raise UsageError(
+                f"{name or function!r} is no name a model can call; give FunctionTool(..., name='...')."
+            )
+        known = _parameters(function)
+        if known is None and parameters is None:
+            raise UsageError(
+                f"The parameters of {name} cannot be read; give FunctionTool(..., parameters={{...}})."
+            )
+        self._first = [p for p in known or () if p.kind is p.POSITIONAL_ONLY]
+        self._given = parameters
         doc = inspect.cleandoc(function.__doc__ or "")
         text = doc[: m.start()] if (m := _SECTIONS.search(doc)) else doc
-        self._model = _model(function, name or function.__name__) if parameters is None else None
+        self._model = _model(function, name, known or ()) if parameters is None else None
         if self._model is not None:
             parameters = _schema(self._model, _described(doc))
-        self._declared = Function(
-            name or function.__name__, text.strip() if description is None else description, parameters
-        )
+        self._declared = Function(name, text.strip() if description is None else description, parameters)
 
     @property
     def namespace(self) -> Namespace:
@@ -64,15 +77,20 @@ class FunctionTool:
 
     def call(self, recipient: str, content: str) -> str | Answer:
         """Runs the function. A text or an Answer comes back as it is, anything else as JSON."""
-        return _told(_finish(self._function(**self._arguments(arguments_of(content)))))
+        named = self._arguments(arguments_of(content))
+        first = [named.pop(p.name, p.default) for p in self._first]
+        return _told(_finish(self._function(*first, **named)))
 
     def _arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         name = self._declared.name
         if self._model is None:
-            try:
-                inspect.signature(self._function).bind(**given)
-            except TypeError as e:
-                raise ToolError(f"Wrong arguments for {name}: {e}.") from None
+            if self._given is not None and (wrong := _against(self._given, given)):
+                raise ToolError(f"Wrong arguments for {name}: {wrong}")
+            with contextlib.suppress(ValueError):  # some functions in C have no signature to read
+                try:
+                    inspect.signature(self._function).bind(**given)
+                except TypeError as e:
+                    raise ToolError(f"Wrong arguments for {name}: {e}.") from None
             return given
         from pydantic import ValidationError
 
@@ -99,19 +117,44 @@ def arguments_of(content: str) -> dict[str, Any]:
     return value
 
 
-def _model(function: Callable[..., Any], name: str) -> type[BaseModel] | None:
-    """A pydantic model of the parameters; None when the function takes nothing."""
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """The parameters of a function; None for one in C that does not tell."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:
+        return None
+
+
+def _against(schema: Mapping[str, Any], given: dict[str, Any]) -> str:
+    """What is wrong with arguments by a JSON Schema; nothing is looked up elsewhere. A schema that is none judges nothing."""
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+
+    try:
+        kind = validator_for(schema)
+        kind.check_schema(schema)
+        errors = list(kind(schema, registry=Registry()).iter_errors(given))
+    except Exception:  # schemas are foreign texts, and jsonschema has many ways to say what is wrong with one
+        return ""
+    found = [{"loc": e.absolute_path, "msg": e.message[:200], "type": "missing"} for e in errors]
+    return _said(found) if found else ""
+
+
+def _model(
+    function: Callable[..., Any], name: str, parameters: Iterable[inspect.Parameter]
+) -> type[BaseModel] | None:
+    """A pydantic model of the parameters; None when the function takes nothing by name."""
     from pydantic import ConfigDict, Field, create_model
 
     hints = _hints(function)
     fields: dict[str, Any] = {}
-    for n, p in inspect.signature(function).parameters.items():
-        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
+    for p in parameters:
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
-        hint = _understood(hints.get(n, Any))
+        hint = _understood(hints.get(p.name, Any))
         default = ... if p.default is p.empty else p.default
         # Fields are numbered and the parameter's name is an alias: no name is forbidden to a parameter then.
-        fields[f"p{len(fields)}"] = (hint, Field(default, alias=n))
+        fields[f"p{len(fields)}"] = (hint, Field(default, alias=p.name))
     if not fields:
         return None
     # Named by its type alone: what the model reads is the schema, in which titles are left out.
@@ -121,7 +164,9 @@ def _model(function: Callable[..., Any], name: str) -> type[BaseModel] | None:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations that can be read; one that names something unknown does not spoil the others."""
     out: dict[str, Any] = {}
-    inner = inspect.unwrap(function)
+    inner = inspect.unwrap(getattr(function, "func", function))  # of a functools.partial too
+    if not inspect.isroutine(inner) and not inspect.isclass(inner):
+        inner = type(inner).__call__
     for name, hint in getattr(inner, "__annotations__", {}).items():
         holder = type("holder", (), {"__annotations__": {name: hint}})
         with contextlib.suppress(Exception):
@@ -133,6 +178,7 @@ def _understood(hint: Any) -> Any:
     """The annotation, or Any where JSON cannot hold such a value."""
     from pydantic import TypeAdapter
 
+    hint = _typed(hint)
     try:
         TypeAdapter(hint).json_schema()
     except Exception:  # pydantic has a dozen ways to say that it does not know a type
@@ -140,8 +186,36 @@ def _understood(hint: Any) -> Any:
     return hint
 
 
+def _typed(hint: Any) -> Any:
+    """The annotation with each typing.TypedDict, which pydantic does not read before Python 3.12, as one that it reads."""
+    import typing_extensions as extended
+
+    arguments = typing.get_args(hint)
+    if typing.is_typeddict(hint):
+        fields: dict[str, Any] = {}
+        for n, t in typing.get_type_hints(hint, include_extras=True).items():
+            marked = typing.get_origin(t) in (typing.Required, typing.NotRequired)
+            needed = typing.get_origin(t) is typing.Required if marked else n in hint.__required_keys__
+            kind = _typed(typing.get_args(t)[0] if marked else t)
+            fields[n] = (extended.Required if needed else extended.NotRequired)[kind]
+        return extended.TypedDict(hint.__name__, fields)  # type: ignore[operator]
+    if not arguments or not any(map(_has_typed, arguments)):
+        return hint
+    origin = typing.get_origin(hint)
+    inner = tuple(map(_typed, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[inner]  # noqa: UP007  (made of a tuple)
+    return hint if origin is Annotated or origin is None else origin[inner]
+
+
+def _has_typed(hint: Any) -> bool:
+    return typing.is_typeddict(hint) or any(map(_has_typed, typing.get_args(hint)))
+
+
 def _schema(model: type[BaseModel], described: Mapping[str, str]) -> dict[str, Any]:
-    schema = bare(model.model_json_schema(by_alias=True))
+    with warnings.catch_warnings():  # a default that is no JSON is left out, and nobody need hear of it
+        warnings.simplefilter("ignore")
+        schema = bare(model.model_json_schema(by_alias=True))
     for name, text in described.items():
         if name in schema["properties"]:
             schema["properties"][name].setdefault("description", text)
@@ -202,7 +276,7 @@ def _finish(value: Any) -> Any:
         while not base.cancelled():
             said.append(_heard(next(value)))
         value.close()
-        raise ToolError("Cancelled.")
+        raise base.stopped()
     except StopIteration as end:
         return "".join(said) if end.value is None else end.value
 
@@ -227,7 +301,7 @@ async def _interruptible(work: Awaitable[Any]) -> Any:
     try:
         return task.result()
     except asyncio.CancelledError:
-        raise ToolError("Cancelled.") from None
+        raise base.stopped() from None
 
 
 def _told(value: Any) -> str | Answer:
@@ -235,4 +309,6 @@ def _told(value: Any) -> str | Answer:
         return value
     from pydantic_core import to_json
 
-    return to_json(value, fallback=str, inf_nan_mode="constants").decode("utf-8", "replace")
+    return to_json(value, fallback=str, inf_nan_mode="constants", bytes_mode="base64").decode(
+        "utf-8", "replace"
+    )

@@ -14,7 +14,9 @@ import mimetypes
 import os
 import re
 import resource
+import secrets
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -40,13 +42,15 @@ def _():
                 left[0] -= len(text)
                 if left[0] < 0:
                     raise RuntimeError("the cell printed far more than can be shown")
+                if not text.isascii():  # half a surrogate pair would break the channel
+                    text = text.encode("utf-8", "backslashreplace").decode()
                 return write(text)
             stream.write = write
     get_ipython().events.register("pre_run_cell", bound)
 _()
 del _
 """
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[]P^_][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z^_`-~])")
 
 
 class Pipe:
@@ -111,13 +115,16 @@ class Output:
 class Kernel:
     """One ipykernel process and the client of it."""
 
-    def __init__(self, number: int, limits: dict[str, Any]) -> None:
+    def __init__(self, limits: dict[str, Any]) -> None:
         import zmq
         from jupyter_client.blocking.client import BlockingKernelClient
         from jupyter_client.connect import write_connection_file
 
-        base = f"{RUN}/{number}"
-        write_connection_file(f"{base}.json", ip=base, transport="ipc", key=os.urandom(32).hex().encode())
+        # A folder whose name no earlier cell could know, and so neither fill nor occupy.
+        folder = f"{RUN}/{secrets.token_hex(8)}"
+        os.makedirs(folder)
+        base = f"{folder}/k"
+        write_connection_file(f"{base}.json", ip=base, transport="ipc", key=secrets.token_hex(32).encode())
         command = [sys.executable, "-I", "-m", "ipykernel_launcher", "-f", f"{base}.json"]
         command += ["--InteractiveShell.colors=NoColor", "--HistoryManager.enabled=False"]
         self.process = subprocess.Popen(
@@ -126,6 +133,7 @@ class Kernel:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=DATA,
+            env={**os.environ, "IPYTHONDIR": folder},
             start_new_session=True,
         )
         self.client = BlockingKernelClient(connection_file=f"{base}.json", context=zmq.Context())
@@ -135,16 +143,20 @@ class Kernel:
 
     def wait(self, seconds: float) -> bool:
         """Whether the kernel answers within this time."""
-        try:
-            self.client.wait_for_ready(timeout=seconds)
-        except RuntimeError:
-            return False
-        return self.process.poll() is None
+        end = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < end:
+            with contextlib.suppress(RuntimeError):
+                self.client.wait_for_ready(timeout=1)
+                return self.process.poll() is None
+        return False
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGINT)
+        """Ctrl-C, for programs that the cell waits for too."""
+        try:
+            os.killpg(self.process.pid, signal.SIGINT)
+        except ProcessLookupError:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGINT)
 
     def end(self) -> None:
         """Ends the kernel and everything else in the sandbox but this process."""
@@ -236,10 +248,11 @@ class Files:
         except OSError:
             return None
         with os.fdopen(fd, "rb") as f:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
-            data = f.read(limit + 1)
-        return data if len(data) <= limit else None
+            try:
+                data = f.read(limit + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+            except OSError:  # by way of a folder that has become a link: something of /proc
+                data = None
+        return data if data is not None and len(data) <= limit else None
 
 
 class Session:
@@ -247,44 +260,57 @@ class Session:
 
     def __init__(self, limits: dict[str, Any], pipe: Pipe) -> None:
         self.limits, self.pipe = limits, pipe
-        self.kernels = 0
-        self.kernel = self._kernel()
         self.files = Files(limits["artefact_bytes"], limits["artefacts"])
         self._asked: float | None = None  # when the running cell was asked to stop
-        self._why, self._images = "", 0
+        self._why, self._images, self._large = "", 0, 0
+        self._begin()
 
-    def _kernel(self) -> Kernel:
-        self.kernels += 1
-        kernel = Kernel(self.kernels, self.limits)
-        if not kernel.wait(30):
+    def _begin(self) -> None:
+        """Starts a kernel and says so. What earlier ones left in the folder of channels goes first."""
+        for _ in range(2):  # the host may still be ending what held too much memory
+            shutil.rmtree(RUN, ignore_errors=True)
+            self.kernel = Kernel(self.limits)
+            if self.kernel.wait(25):
+                break
+            self.kernel.end()
+        else:
             raise RuntimeError("the kernel does not start")
-        kernel.client.execute(SETUP % (FLOOD * self.limits["output_chars"]), silent=True)
-        return kernel
+        self.kernel.client.execute(SETUP % (FLOOD * self.limits["output_chars"]), silent=True)
+        self.pipe.send(t="ready")
 
     def restart(self) -> None:
         """A kernel without variables; files stay."""
         self.kernel.end()
-        self.kernel = self._kernel()
+        self._begin()
 
     def execute(self, code: str) -> None:
-        """Runs a cell and sends what comes of it, `done` last."""
+        """Runs a cell and sends what comes of it, `done` last; `ready` follows when another kernel had to begin."""
         output = Output(self.limits["output_chars"], self.pipe)
-        self._asked, self._why, self._images = None, "", 0
-        try:
-            ended = self._run(code, output)
-        except (RuntimeError, OSError, ValueError) as e:  # whatever a hostile cell made of the channels
-            self._why = self._why or f"broken channel, {type(e).__name__}"
-            ended = "died"
+        self._asked, self._why, self._images, self._large = None, "", 0, 0
+        ended = "died"
         if self.kernel.process.poll() is not None:
+            self._why = "before"
+        else:
+            try:
+                ended = self._run(code, output)
+            except (EOFError, BrokenPipeError):
+                raise
+            except Exception:  # whatever a hostile cell made of the channels
+                self._why = self._why or "channel"
+        exit_code = self.kernel.process.poll()
+        if exit_code is not None:
             ended = "died"
-        code_of = self.kernel.process.poll()
         if ended == "died":
-            self.restart()
+            self.kernel.end()
         elif processes() > self.limits["processes"] // 2:
             self._strays()
         output.close()
-        omitted = self.files.new(self.pipe)
-        self.pipe.send(t="done", status=ended, why=self._why, exit=code_of, omitted=omitted[:20])
+        omitted = self.files.new(self.pipe)[:20]
+        if more := max(0, self._images - self.limits["artefacts"]) + self._large:
+            omitted.insert(0, f"{more} plots")
+        self.pipe.send(t="done", status=ended, why=self._why, exit=exit_code, omitted=omitted)
+        if ended == "died":
+            self._begin()
 
     def _run(self, code: str, output: Output) -> str:
         """ok, error, interrupted or died."""
@@ -315,7 +341,8 @@ class Session:
                 shell.socket in ready
                 and (m := shell.get_msg(timeout=0))["parent_header"].get("msg_id") == number
             ):
-                status, replied_at = str(m["content"].get("status", "error")), time.monotonic()
+                status = "ok" if m["content"].get("status") == "ok" else "error"
+                replied_at = time.monotonic()
             if output.total > FLOOD * self.limits["output_chars"]:
                 self._stop("flood")
         return "interrupted" if self._asked else status
@@ -331,16 +358,18 @@ class Session:
             output.add("\n".join(map(str, content.get("traceback", []))) + "\n")
         elif kind in ("execute_result", "display_data"):
             data = content.get("data", {})
-            for mime in IMAGES:
-                if (
-                    isinstance(data.get(mime), str)
-                    and len(data[mime]) <= self.limits["artefact_bytes"] * 4 // 3
-                ):
-                    self._images += 1
-                    self.pipe.send(t="image", mime=mime, data=data[mime])
-                    break
+            self._picture(data)
             output.add(str(data.get("text/plain", "")) + "\n")
         return False
+
+    def _picture(self, data: dict[str, Any]) -> None:
+        """Passes on the first form of a picture that fits."""
+        forms = [m for m in IMAGES if isinstance(data.get(m), str)]
+        fit = [m for m in forms if len(data[m]) <= self.limits["artefact_bytes"] * 4 // 3]
+        self._images += bool(fit)
+        self._large += bool(forms) and not fit
+        if fit and self._images <= self.limits["artefacts"]:
+            self.pipe.send(t="image", mime=fit[0], data=data[fit[0]])
 
     def _command(self, frame: dict[str, Any]) -> None:
         if frame["op"] == "interrupt":
@@ -383,7 +412,6 @@ class Session:
                 self.execute(frame["code"])
             elif frame["op"] == "restart":
                 self.restart()
-                self.pipe.send(t="done", status="ok", why="", exit=None, omitted=[])
 
 
 def confine(config: dict[str, Any]) -> None:
@@ -399,9 +427,12 @@ def confine(config: dict[str, Any]) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_MEMLOCK, 1 << 20),
+        (resource.RLIMIT_SIGPENDING, 1024),
     ):
         resource.setrlimit(kind, (value, value))
     os.nice(5)
+    with open("/proc/self/oom_score_adj", "w") as f:  # a machine without memory ends the sandbox first
+        f.write("1000")
     uid = config.get("uid")
     if uid is not None:
         os.setgroups([])
@@ -423,9 +454,7 @@ def main() -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)
-    os.makedirs(RUN, exist_ok=True)
     session = Session(config["limits"], pipe)
-    pipe.send(t="ready")
     with contextlib.suppress(EOFError):
         session.serve()
     kill_all()

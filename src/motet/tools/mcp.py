@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 CONNECT_S = 30.0
 MAX_DESCRIPTION = 4096
-MAX_MEDIA = 16 << 20
+MAX_MEDIA = 16 << 20  # of one answer, in base64
+MAX_TOOLS, _MAX_PAGES = 1000, 1000
 _TAKEN = ("functions", "python", "browser", "all", "assistant", "user", "system", "developer", "tool")
 
 
@@ -47,7 +48,7 @@ class McpTool:
         self.lost: tuple[str, ...] = ()
         self._names: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
-        self._leave = asyncio.Event()
+        self._life: asyncio.Task[None] | None = None
         self._client: Client | None = None
         target = _target(server)
         ready: concurrent.futures.Future[Namespace] = concurrent.futures.Future()
@@ -80,7 +81,9 @@ class McpTool:
             except concurrent.futures.TimeoutError:
                 if run.stop.is_set() or not self._thread.is_alive():
                     future.cancel()
-                    raise ToolError("Cancelled." if run.stop.is_set() else "The server is gone.") from None
+                    raise (
+                        base.stopped() if run.stop.is_set() else ToolError("The server is gone.")
+                    ) from None
             except concurrent.futures.CancelledError:
                 raise ToolError("The server is gone.") from None
             except Exception as e:
@@ -90,13 +93,18 @@ class McpTool:
         """Ends the connection and, over stdio, the server."""
         if self._thread.is_alive():
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._leave.set)
+                self._loop.call_soon_threadsafe(self._end)
             self._thread.join(10)
+
+    def _end(self) -> None:
+        if self._life is not None:
+            self._life.cancel()
 
     def _run(self, target: Any, name: str | None, ready: concurrent.futures.Future[Namespace]) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._live(target, name, ready))
+            self._life = self._loop.create_task(self._live(target, name, ready))
+            self._loop.run_until_complete(self._life)
         except BaseException as e:
             if not ready.done():
                 ready.set_exception(e if isinstance(e, Exception) else RuntimeError(_first(e)))
@@ -105,42 +113,51 @@ class McpTool:
             self._loop.close()
 
     async def _live(self, target: Any, name: str | None, ready: concurrent.futures.Future[Namespace]) -> None:
-        """Keeps the connection open until it is told to leave."""
+        """Keeps the connection open until it is cancelled."""
+        import logging
+
         from mcp import Client
 
+        # What a server sends that is no message is not for the user's terminal; its call goes without an answer.
+        logging.getLogger("mcp.client").setLevel(logging.CRITICAL)
         async with Client(target, read_timeout_seconds=self.timeout_s) as client:
             self._client = client
             listed: list[Any] = []
             cursor = None
-            while True:
+            for _ in range(_MAX_PAGES):
                 page = await client.list_tools(cursor=cursor)
                 listed += page.tools
                 cursor = page.next_cursor
-                if not cursor or len(listed) > 1000:
+                if not cursor or len(listed) > MAX_TOOLS:
                     break
             info = client.server_info
             own = name or (info.name if info is not None else None) or "mcp"
             ready.set_result(self._declared(own, client.instructions, listed))
-            await self._leave.wait()
+            await asyncio.Event().wait()
 
     def _declared(self, name: str, instructions: str | None, listed: Sequence[Any]) -> Namespace:
         own = _name(name)
         own = f"mcp_{own}" if own.lower() in _TAKEN else own
         functions: list[Function] = []
         lost: list[str] = []
-        for tool in listed:
-            shown = _name(tool.name)
-            if shown in self._names:
-                raise ValueError(f"two of its tools are called {shown!r}")
+        for tool in listed[:MAX_TOOLS]:
+            shown = plain = _name(tool.name)
+            n = 1
+            while shown in self._names:  # names that differ in signs only
+                n += 1
+                shown = f"{plain[:60]}_{n}"
             self._names[shown] = tool.name
-            schema, words = normalise(bare(tool.input_schema))
+            try:
+                schema, words = normalise(bare(tool.input_schema))
+            except RecursionError:
+                schema, words = {}, ("everything, nested too deeply",)
             lost += [f"{shown}: {w}" for w in words if w != "additionalProperties"]
             takes = schema if schema.get("properties") else None
-            functions.append(Function(shown, (tool.description or "").strip()[:MAX_DESCRIPTION], takes))
+            functions.append(Function(shown, _described(tool.description) or "", takes))
         if not functions:
             raise ValueError("it offers no tools")
         self.lost = tuple(lost)
-        return Namespace(own, (instructions or "").strip()[:MAX_DESCRIPTION] or None, tuple(functions))
+        return Namespace(own, _described(instructions), tuple(functions))
 
     async def _ask(self, tool: str, arguments: dict[str, Any], run: base.Run) -> Answer:
         assert self._client is not None
@@ -176,12 +193,17 @@ def _answer(result: Any) -> Answer:
 
     texts: list[str] = []
     made: list[Artefact] = []
+    room = MAX_MEDIA
     for part in result.content:
         inner = getattr(part, "resource", part)
         data = getattr(part, "data", None) or getattr(inner, "blob", None)
         if isinstance(getattr(inner, "text", None), str):
             texts.append(inner.text)
-        elif isinstance(data, str) and len(data) <= MAX_MEDIA:
+        elif isinstance(data, str):
+            room -= len(data)
+            if room < 0:
+                texts.append("[left out, too large]")
+                continue
             mime = str(getattr(inner, "mime_type", "") or "application/octet-stream")
             name = f"{mime.partition('/')[0]}-{len(made) + 1}{mimetypes.guess_extension(mime) or ''}"
             with contextlib.suppress(binascii.Error, ValueError):
@@ -192,6 +214,10 @@ def _answer(result: Any) -> Answer:
     if not texts and result.structured_content is not None:
         texts.append(json.dumps(result.structured_content, ensure_ascii=False))
     return Answer("\n".join(texts), tuple(made), bool(result.is_error))
+
+
+def _described(text: str | None) -> str | None:
+    return base.text((text or "").strip()[:MAX_DESCRIPTION]) or None
 
 
 def _name(name: str) -> str:
@@ -213,16 +239,29 @@ def connect(spec: str) -> McpTool:
 
 def server(tools: Sequence[Tool]) -> MCPServer:
     """Our python and browser tools for other programs; one session for all who ask."""
-    import anyio.to_thread
+    import anyio
     from mcp.server.mcpserver import Image, MCPServer
 
     offered = MCPServer(
         "motet", instructions="Python in a sandbox, and a browser over pages with numbered lines."
     )
     table = {t.namespace.name: t for t in tools}
+    turns = {name: anyio.Lock() for name in table}  # a session takes one call after another
 
     async def ask(name: str, recipient: str, content: str) -> list[Any]:
-        answer = await anyio.to_thread.run_sync(lambda: _said(table[name], recipient, content))
+        run = base.Run()
+
+        async def hear() -> None:  # a client that takes its call back
+            try:
+                await anyio.sleep_forever()
+            finally:
+                run.stop.set()
+
+        async with turns[name], anyio.create_task_group() as group:
+            group.start_soon(hear)
+            with anyio.CancelScope(shield=True):
+                answer = await anyio.to_thread.run_sync(_said, table[name], recipient, content, run)
+            group.cancel_scope.cancel()
         images = [
             Image(data=a.data, format=a.mime.partition("/")[2])
             for a in answer.artefacts
@@ -262,7 +301,8 @@ def _offer_browser(offered: MCPServer, tool: Tool, ask: Any) -> None:
         offered.add_tool(function, description=said[function.__name__], structured_output=False)
 
 
-def _said(tool: Tool, recipient: str, content: str) -> Answer:
+def _said(tool: Tool, recipient: str, content: str, run: base.Run) -> Answer:
     from motet.tools.runner import Call, answer_of
 
+    base._RUN.set(run)
     return answer_of(Call(tool, recipient, content))

@@ -15,6 +15,9 @@ from motet.tools.base import Answer, ToolError
 from motet.tools.sandbox import Execution, Kind, Limits, Sandbox
 
 SILENT = "[WARN] No output available. Use print() to output anything to stdout to receive the output"
+_LOST = (
+    "[ERROR] The session ended after the last call. All variables and files are lost; a new one has begun."
+)
 
 
 class PythonTool:
@@ -62,10 +65,11 @@ class PythonTool:
         self.close()
 
     def _text(self, ran: Execution) -> str:
-        parts = [ran.text.rstrip("\n")] if ran.text.strip("\n") else []
+        parts = [_LOST] if ran.lost else []
+        parts += [ran.text.rstrip("\n")] if ran.text.strip("\n") else []
         if reason := _reason(ran, self.sandbox.limits):
             parts.append(f"[ERROR] {reason}")
-        elif not parts and not ran.artefacts:
+        elif not ran.text.strip("\n") and not ran.artefacts:
             parts.append(SILENT)
         if ran.artefacts:
             parts.append(f"[saved: {', '.join(a.name for a in ran.artefacts)}]")
@@ -80,7 +84,10 @@ def _reason(ran: Execution, limits: Limits) -> str:
         "timeout": f"Execution timed out after {ran.seconds:.1f} seconds.",
         "flood": "The cell printed far more than can be shown and was stopped.",
         "memory": f"The session used more than {limits.memory_bytes >> 20} MiB of memory and was stopped.",
+        "machine": "The machine's memory is nearly full and the session was stopped.",
         "cancelled": "Execution was cancelled.",
+        "before": "The kernel died after the last call, and this code did not run.",
+        "channel": "The cell broke the kernel's channels.",
     }
     cause = causes.get(ran.why, "")
     if ran.status == "died":

@@ -5,13 +5,16 @@ Whatever a tool does, a call ends in an Answer that the model can read. Knows to
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import dataclasses
 import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from motet.errors import UserError
 from motet.tools import base
 from motet.tools.base import Answer, Run, Tool, ToolError
 
@@ -79,7 +82,7 @@ def run_calls(
 
 def _job(number: int, call: Call, seconds: float, heard: queue.Queue[tuple[int, str | Answer]]) -> _Job:
     limit = min(seconds, getattr(call.tool, "timeout_s", TIMEOUT_S))
-    run = Run(lambda text: heard.put((number, text)))
+    run = Run(lambda text: heard.put((number, base.text(str(text)))))
     return _Job(number, call, run, limit)
 
 
@@ -96,27 +99,31 @@ def _work(lane: Sequence[_Job], heard: queue.Queue[tuple[int, str | Answer]]) ->
         job.began = time.monotonic()
         job.run.deadline = job.began + job.limit_s
         token = base._RUN.set(job.run)
-        try:
-            answer = Answer("Error: Cancelled.", (), True) if job.run.stop.is_set() else answer_of(job.call)
-        finally:
-            base._RUN.reset(token)
-            job.done.set()
+        answer = Answer("Error: Cancelled.", (), True) if job.run.stop.is_set() else answer_of(job.call)
+        base._RUN.reset(token)
         heard.put((job.number, answer))
+        job.done.set()
 
 
 def answer_of(call: Call) -> Answer:
     """The tool's answer; whatever it raises becomes one."""
     try:
         said = call.tool.call(call.recipient, call.content)
-    except ToolError as e:
-        return Answer(f"Error: {e}", (), True)
+    except (ToolError, UserError) as e:
+        said = Answer(f"Error: {e}", (), True)
     except BaseException as e:  # SystemExit of a tool's library must not end a thread without an answer
-        return Answer(f"Error: {type(e).__name__}: {e}", (), True)
-    if isinstance(said, Answer):
-        return said
-    if not isinstance(said, str):
-        return Answer(f"Error: the tool answered with {type(said).__name__}, not with text.", (), True)
-    return Answer(said)
+        said = Answer(f"Error: {_said(e)}", (), True)
+    answer = said if isinstance(said, Answer) else Answer(said)
+    if not isinstance(answer.text, str):
+        return Answer(f"Error: the tool answered with {type(answer.text).__name__}, not with text.", (), True)
+    return dataclasses.replace(answer, text=base.text(answer.text))
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # an exception that cannot even say what it is
+        return type(error).__name__
 
 
 def _overdue(job: _Job, stop: threading.Event | None) -> Answer | None:
@@ -126,6 +133,7 @@ def _overdue(job: _Job, stop: threading.Event | None) -> Answer | None:
     if not late and not (stop is not None and stop.is_set()):
         return None
     if not job.run.stop.is_set():
+        job.run.late = late
         _cancel(job)
         job.run.deadline = min(job.run.deadline, now)
         return None
@@ -140,7 +148,8 @@ def _cancel(job: _Job) -> None:
     job.run.stop.set()
     cancel = getattr(job.call.tool, "cancel", None)
     if callable(cancel):
-        cancel()
+        with contextlib.suppress(Exception):
+            cancel()
 
 
 def _grace(job: _Job) -> float:

@@ -13,6 +13,7 @@ import json
 import os
 import queue
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -27,14 +28,15 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from motet.errors import UserError
-from motet.tools import seccomp
+from motet.tools import base, seccomp
 from motet.tools.base import Artefact
 
 Kind = Literal["bwrap", "docker", "podman"]
 INSIDE = Path(__file__).with_name("inside.py")
 START_S = 60.0  # a first start reads a few thousand files of the environment
 _FRAMES = 20_000  # of one cell; an honest one sends a few
-_RESTART_S = 10.0  # what the inside may take to put a new kernel in place of one that it had to end
+_END_S = 10.0  # what the inside may take to end what a cell has started, and to hand over its files
+_RESERVE = 1 << 30  # bytes the machine keeps free of sandboxes, at most a twentieth of what it has
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Limits:
 
 @dataclass
 class Execution:
-    """What a cell did. status: ok, error, interrupted, died (the kernel was replaced) or gone (the sandbox ended)."""
+    """What a cell did. status: ok, error, interrupted, died (the kernel was replaced) or gone (the sandbox ended). `lost`:
+    the session of earlier cells was found dead before this one, which ran in a new one."""
 
     status: str = "gone"
     why: str = ""
@@ -67,7 +70,9 @@ class Execution:
     omitted: list[str] = field(default_factory=list)
     exit_code: int | None = None
     seconds: float = 0.0
+    lost: bool = False
     frames: int = 0
+    characters: int = 0
 
 
 class Sandbox:
@@ -82,7 +87,8 @@ class Sandbox:
         self.files = _inputs(files, self.limits.disk_bytes)
         self._process: subprocess.Popen[bytes] | None = None
         self._frames: queue.Queue[dict[str, Any] | None] = queue.Queue(64)
-        self._over_memory = False
+        self._over = ""  # what the watcher ended processes for
+        self._settled = False  # whether a kernel is known to be ready
         self._name = ""
 
     @property
@@ -99,26 +105,33 @@ class Sandbox:
         progress: Callable[[str], None] = lambda text: None,
     ) -> Execution:
         """Runs a cell; text goes to `progress` as it comes. Never raises for what the cell does."""
-        if not self.running:
-            self._start()
-        self._over_memory = False
+        limit = self.limits.wall_s if seconds is None else min(seconds, self.limits.wall_s)
         try:
+            lost = self._process is not None and not self._ready(cancelled) and self._process is None
+            if self._process is None and not cancelled():
+                self._start(cancelled)
+            if cancelled():
+                return Execution("interrupted", "cancelled", lost=lost)
+            self._over = ""
             self._send(op="execute", code=code)
-            return self._collect(min(seconds or self.limits.wall_s, self.limits.wall_s), cancelled, progress)
+            out = self._collect(limit, cancelled, progress)
+            out.lost = lost
+            return out
         except BaseException:  # Ctrl-C among others: a session that is out of step is of no use
             self.close()
             raise
 
     def restart(self) -> None:
         """Forgets all variables; files in /mnt/data stay."""
-        if self.running:
+        if self.running and self._ready():
             self._send(op="restart")
-            if self._collect(START_S, lambda: False, lambda text: None).status != "ok":
-                self.close()
+            self._settled = False
+            if not self._ready():
+                raise UserError("The python tool's session did not restart; its files are lost.")
 
     def close(self) -> None:
         """Ends every process inside; the next cell begins anew. May be called from any thread."""
-        process, self._process = self._process, None
+        process, self._process, self._settled = self._process, None, False
         if process is None:
             return
         for pid in _children(process.pid):
@@ -141,7 +154,7 @@ class Sandbox:
         with contextlib.suppress(Exception):
             self.close()
 
-    def _start(self) -> None:
+    def _start(self, cancelled: Callable[[], bool]) -> None:
         self.close()
         self._name = f"motet-{os.getpid()}-{random.getrandbits(48):x}"
         uid = 0x40000000 + random.getrandbits(24) if os.geteuid() == 0 and self.kind == "bwrap" else None
@@ -159,17 +172,27 @@ class Sandbox:
         assert process.stdout is not None
         threading.Thread(target=_read, args=(process.stdout, self._frames), daemon=True).start()
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
-        try:
-            frame = self._frames.get(timeout=START_S)
-        except queue.Empty:
-            frame = None
-        if frame is None or frame.get("t") != "ready":
-            self.close()
+        if not self._ready(cancelled) and not cancelled():
             errors.seek(0)
             said = errors.read(4096).decode("utf-8", "replace").strip().splitlines()
             raise UserError(
                 f"The python tool's sandbox ({self.kind}) did not start: {said[-1] if said else 'no reason given'}"
             )
+
+    def _ready(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
+        """Waits until a kernel takes cells, the first one or one that replaces another. A session without is ended."""
+        end = time.monotonic() + START_S
+        while self.running and not self._settled and time.monotonic() < end:
+            if cancelled():
+                return False
+            with contextlib.suppress(queue.Empty):
+                frame = self._frames.get(timeout=0.1)
+                if frame is None or frame.get("t") != "ready":
+                    break
+                self._settled = True
+        if not (self.running and self._settled):
+            self.close()
+        return self._settled
 
     def _send(self, **frame: Any) -> None:
         data = json.dumps(frame).encode()
@@ -184,35 +207,46 @@ class Sandbox:
     ) -> Execution:
         out, why = Execution(), ""
         text: list[str] = []
+        process, frames = self._process, self._frames
         began, asked = time.monotonic(), 0.0
         while out.status == "gone":
-            with contextlib.suppress(queue.Empty):
-                frame = self._frames.get(timeout=0.1)
+            try:
+                frame = frames.get(timeout=0.1)
                 if frame is None or not _take(frame, out, text, self.limits, progress):
                     self.close()
+                    break
+            except queue.Empty:
+                if self._process is not process:  # closed from another thread
                     break
             now = time.monotonic()
             if not asked and (now - began > seconds or cancelled()):
                 asked, why = now, "cancelled" if cancelled() else "timeout"
                 self._send(op="interrupt", why=why)
-            if asked and now - asked > self.limits.grace_s + _RESTART_S and out.status == "gone":
+            if asked and now - asked > self.limits.grace_s + _END_S and out.status == "gone":
                 self.close()
                 break
-        out.why = "memory" if self._over_memory else why or out.why
+        if self._process is process:
+            self._settled = out.status not in ("gone", "died")
+        out.why = self._over or why or out.why
         out.text, out.seconds = "".join(text), seconds
         return out
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Ends everything but the first process inside when all together hold too much memory."""
-        page = os.sysconf("SC_PAGESIZE")
+        """Ends everything but the first process inside when all together hold too much memory, and when the machine
+        has none left: socket buffers and the like are on no process's account."""
         while process.poll() is None:
             first = _children(process.pid)
             inside = [p for f in first for p in _descendants(f)]
-            if sum(map(_resident, [*first, *inside])) * page > self.limits.memory_bytes:
-                self._over_memory = True
-                own = sum(map(_resident, first)) * page
-                for pid in [*inside, *(first if own > self.limits.memory_bytes // 2 else [])]:
-                    _kill(pid)
+            own = sum(map(_memory, first))
+            if own + sum(map(_memory, inside)) > self.limits.memory_bytes:
+                self._over = "memory"
+            elif _exhausted():
+                self._over = "machine"
+            else:
+                time.sleep(0.1)
+                continue
+            for pid in [*inside, *(first if own > self.limits.memory_bytes // 2 else [])]:
+                _kill(pid)
             time.sleep(0.1)
 
 
@@ -295,7 +329,8 @@ def _bwrap(
     command += ["--perms", "0444", "--ro-bind-data", data(user.encode()), "/etc/passwd"]
     if not os.path.exists("/etc/fonts/fonts.conf"):
         command += ["--perms", "0444", "--ro-bind-data", data(b"<fontconfig/>"), "/etc/fonts/fonts.conf"]
-    command += ["--proc", "/proc", "--dev", "/dev"]
+    # /dev/full reads as zeros too, and cannot be mapped: shared zeros are memory on no process's account.
+    command += ["--proc", "/proc", "--dev", "/dev", "--dev-bind", "/dev/full", "/dev/zero"]
     disk = limits.disk_bytes
     for path, size in (("/dev/shm", disk // 4), ("/tmp", disk // 4), ("/run", 4 << 20), ("/mnt/data", disk)):
         command += ["--perms", "0777", "--size", str(size), "--tmpfs", path]
@@ -437,42 +472,46 @@ def _take(
         out.status, out.why = str(frame.get("status"))[:20], str(frame.get("why"))[:100]
         out.exit_code = frame["exit"] if isinstance(frame.get("exit"), int) else None
         omitted = frame.get("omitted")
-        out.omitted += [str(o)[:200] for o in omitted[:20]] if isinstance(omitted, list) else []
+        out.omitted += [_printable(str(o)) for o in omitted[:20]] if isinstance(omitted, list) else []
         return out.status in ("ok", "error", "interrupted", "died")
     if kind == "out":
-        piece = str(frame.get("text"))
+        piece = base.text(str(frame.get("text")))
+        out.characters += len(piece)
         text.append(piece)
         progress(piece)
-        return sum(map(len, text)) <= limits.output_chars + 200
-    if kind in ("file", "image"):
-        try:
-            data = base64.b64decode(str(frame.get("data")), validate=kind == "file")
-        except (binascii.Error, ValueError):
-            return False
-        if kind == "image" and frame.get("mime") == "image/svg+xml":
-            data = str(frame.get("data")).encode("utf-8", "replace")
-        mime = str(frame.get("mime"))[:100]
-        name = (
-            _name(str(frame.get("name")))
-            if kind == "file"
-            else f"plot-{len(out.artefacts) + 1}.{_ENDING.get(mime, 'bin')}"
-        )
-        total = len(data) + sum(len(a.data) for a in out.artefacts)
-        if total > limits.artefact_bytes or len(out.artefacts) >= limits.artefacts:
-            out.omitted += [name] if len(out.omitted) < 20 else []
-        else:
-            out.artefacts.append(Artefact(name, mime, data))
-        return True
-    return False
+        return out.characters <= limits.output_chars + 200
+    if kind not in ("file", "image"):
+        return False
+    try:
+        data = base64.b64decode(str(frame.get("data")), validate=kind == "file")
+    except (binascii.Error, ValueError):
+        return False
+    mime = str(frame.get("mime"))
+    mime = mime if _MIME.fullmatch(mime) else "application/octet-stream"
+    if kind == "image" and mime == "image/svg+xml":
+        data = str(frame.get("data")).encode("utf-8", "replace")
+    plot = f"plot-{len(out.artefacts) + 1}.{_ENDING.get(mime, 'bin')}"
+    name = plot if kind == "image" else _name(str(frame.get("name")))
+    total = len(data) + sum(len(a.data) for a in out.artefacts)
+    if total > limits.artefact_bytes or len(out.artefacts) >= limits.artefacts:
+        out.omitted += [name] if len(out.omitted) < 20 else []
+    else:
+        out.artefacts.append(Artefact(name, mime, data))
+    return True
 
 
 _ENDING = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
+_MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 
 
 def _name(name: str) -> str:
     """A file name that says nothing about folders, so that whoever saves it stays where he is."""
     parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..")]
-    return "".join(c if c.isprintable() else "_" for c in "-".join(parts))[:200].lstrip(".") or "file"
+    return _printable("-".join(parts)).lstrip(".") or "file"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "_" for c in text)[:200]
 
 
 def _children(pid: int) -> list[int]:
@@ -497,12 +536,28 @@ def _descendants(pid: int) -> list[int]:
     return out
 
 
-def _resident(pid: int) -> int:
-    """Resident pages."""
+def _memory(pid: int) -> int:
+    """Bytes a process holds: resident, swapped out, and its page tables."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
+        status = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
+    except OSError:
         return 0
+    return sum(int(kib) for kib in _HELD.findall(status)) << 10
+
+
+_HELD = re.compile(r"^Vm(?:RSS|Swap|PTE):\s*(\d+) kB", re.M)
+
+
+def _exhausted() -> bool:
+    """Whether the machine's memory is nearly all in use."""
+    try:
+        found = dict(
+            re.findall(r"^(MemTotal|MemAvailable):\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+        )
+        total, left = int(found["MemTotal"]) << 10, int(found["MemAvailable"]) << 10
+    except (OSError, KeyError):
+        return False
+    return left < min(_RESERVE, total // 20)
 
 
 def _kill(pid: int) -> None:

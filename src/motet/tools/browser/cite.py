@@ -51,7 +51,7 @@ class CitationStream:
                 continue
             out.append(text[here : m.start()])
             here = m.end()
-            domain = domain_of(url)
+            domain = re.sub(r"[][()\s]", "", domain_of(url)) or "page"  # nothing that ends a link early
             link = quote(url, safe="/:?#[]@!$&'*+,;=%~")
             said = f" ([{domain}]({link})) "
             at = self._length + sum(map(len, out))

@@ -5,6 +5,7 @@ The index stands in the folder itself, is made once, and brought up to date when
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import re
@@ -102,8 +103,10 @@ def _update(db: sqlite3.Connection, root: Path) -> Indexed:
                 raise ValueError(f"it is larger than {MAX_FILE >> 20} MiB")
             for source in _sources(root, path, kind):
                 _add(db, name, source)
-        except (OSError, ValueError) as e:
-            reasons.append(f"{name}: {e}")
+        except sqlite3.Error:
+            raise
+        except Exception as e:  # one hostile file does not keep the others from being read
+            reasons.append(f"{name}: {e if isinstance(e, OSError | ValueError) else type(e).__name__}")
         db.execute("INSERT INTO files VALUES (?, ?, ?)", (name, stat.st_size, stat.st_mtime_ns))
         out.read += 1
     for name in known.keys() - found:
@@ -186,10 +189,29 @@ def decoded(data: bytes, charset: str | None = None) -> str:
         "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else None,
         named and named[1].decode("ascii"),
     ):
-        if name:
+        if name and _charset(name):
             with contextlib.suppress(LookupError, UnicodeError):
                 return data.decode(name, "replace")
     return data.decode("utf-8-sig", "replace")
+
+
+def _charset(name: str) -> bool:
+    """Whether pages may name it; Python has codecs besides that take hours, or make half surrogate pairs."""
+    try:
+        return codecs.lookup(name).name not in _NO_CHARSETS
+    except (LookupError, ValueError):
+        return False
+
+
+_NO_CHARSETS = (
+    "idna",
+    "punycode",
+    "unicode_escape",
+    "raw_unicode_escape",
+    "unicode-escape",
+    "raw-unicode-escape",
+    "utf-7",
+)
 
 
 def _add(db: sqlite3.Connection, path: str, source: _Source) -> None:

@@ -6,11 +6,14 @@ Knows no network and no page stack.
 
 from __future__ import annotations
 
+import functools
 import re
+import textwrap
 from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
-MAX_TITLE = 256
+MAX_TITLE, WIDTH = 256, 80
+_LONG_WORD = 8192
 _MARKS = str.maketrans({"【": "〖", "】": "〗", "◼": "◾", "\u200b": None})
 _EMOJI = re.compile("[\U00010000-\U0001ffff]")
 _LINK = re.compile(r"【\d+†([^†】]+)(?:†[^†】]+)?】")
@@ -27,6 +30,33 @@ class Page:
     links: dict[int, str] = field(default_factory=dict)
     lines: dict[int, int] = field(default_factory=dict)
     searchable: bool = True  # whether `find` makes sense on it
+    origin: str = ""  # the page a find page was made of
+
+    @functools.cached_property
+    def rows(self) -> list[str]:
+        """The text in lines of at most 80 columns, spaces and empty lines kept."""
+        return wrap(self.text)
+
+
+class _Wrapper(textwrap.TextWrapper):
+    """textwrap, which takes hours for a word of megabytes: of such a word it is given the front only."""
+
+    def _handle_long_word(
+        self, reversed_chunks: list[str], cur_line: list[str], cur_len: int, width: int
+    ) -> None:
+        while len(reversed_chunks[-1]) > _LONG_WORD:
+            word = reversed_chunks.pop()
+            reversed_chunks += [word[len(word) // 2 :], word[: len(word) // 2]]
+        super()._handle_long_word(reversed_chunks, cur_line, cur_len, width)
+
+
+def wrap(text: str) -> list[str]:
+    """Lines of at most 80 columns, spaces and empty lines kept."""
+    wrapper = _Wrapper(WIDTH, replace_whitespace=False, drop_whitespace=False)
+    out: list[str] = []
+    for line in text.split("\n"):
+        out += (wrapper.wrap(line) if line else []) or [""]
+    return out
 
 
 def domain_of(url: str) -> str:
@@ -55,7 +85,9 @@ def without_links(text: str) -> str:
     """Link marks replaced by their texts, halves of marks at the ends too."""
     text = re.sub(r"^[^【】]*】", "", text)
     text = re.sub(r"【\d*(?:†([^†】]*)(?:†[^†】]*)?)?$", lambda m: m[1] or "", text)
-    return _LINK.sub(lambda m: m[1], text)
+    return _LINK.sub(
+        lambda m: m[1] + "\n" * (m[0].count("\n") - m[1].count("\n")), text
+    )  # lines keep their numbers
 
 
 def from_text(text: str, url: str, title: str = "") -> Page:
@@ -78,14 +110,13 @@ def from_pdf(data: bytes, url: str, title: str = "") -> Page:
     import logging
 
     from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         reader = PdfReader(io.BytesIO(data))
         parts = [f"## Page {n}\n\n{p.extract_text()}" for n, p in enumerate(reader.pages[:2000], 1)]
         named = str(reader.metadata.title or "") if reader.metadata else ""
-    except (PyPdfError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    except Exception as e:  # a damaged PDF shows itself in any place of a long program
         raise ValueError(f"it is no readable PDF ({type(e).__name__})") from None
     return from_text("\n\n".join(parts), url, title or named)
 
@@ -113,6 +144,7 @@ def from_html(html: str, url: str, title: str = "") -> Page:
             text = node.text or ""
             if len(node) == 0 and _WORD.fullmatch(text):
                 _replace(node, f"{mark}{{{text}}}")
+    etree.strip_tags(root, _DONE)
     for cell in root.iter("td", "th"):
         cell.tail = f" {cell.tail or ''}"
     return Page(url, title, f"\nURL: {url}\n{_plain(etree.tostring(root, encoding='unicode'))}", links)
@@ -157,16 +189,15 @@ def _links(root: object, url: str) -> dict[int, str]:
 
 
 def _replace(node: object, text: str) -> None:
-    """Text in place of a node; what follows it stays."""
-    parent, before = node.getparent(), node.getprevious()  # type: ignore[attr-defined]
-    if parent is None:
+    """Text in place of a node; what follows it stays. It remains as an element that is taken out in the end: to join the
+    text with its neighbours here takes minutes for a page of nothing but links."""
+    if node.getparent() is None:  # type: ignore[attr-defined]
         return
-    text += node.tail or ""  # type: ignore[attr-defined]
-    if before is None:
-        parent.text = (parent.text or "") + text
-    else:
-        before.tail = (before.tail or "") + text
-    parent.remove(node)
+    node.clear(keep_tail=True)  # type: ignore[attr-defined]
+    node.tag, node.text = _DONE, text  # type: ignore[attr-defined]
+
+
+_DONE = "motet-done"
 
 
 def _title(text: str) -> str:

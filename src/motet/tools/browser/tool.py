@@ -11,19 +11,19 @@ import html
 import json
 import math
 import re
-import textwrap
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
 from motet.harmony import BROWSER, Namespace
 from motet.tokenizer import o200k_harmony
+from motet.tools import base
 from motet.tools.base import Answer
 from motet.tools.browser.cite import Citation, cited
 from motet.tools.browser.page import Page, clean, from_html, without_links
 
 MAX_RESULTS, MAX_MATCHES, MATCH_LINES = 20, 50, 4
-WIDTH, VIEW_TOKENS, MAX_URL = 80, 1024, 1024
+VIEW_TOKENS, MAX_URL = 1024, 1024
 _CHARACTERS = 128  # the longest token
 
 
@@ -69,7 +69,7 @@ class BrowserTool:
     def address(self, cursor: int) -> str | None:
         """The URL of the page at a cursor; None for a search page and for none."""
         page = self._stack[cursor] if 0 <= cursor < len(self._stack) else None
-        return page.url.split("/find?pattern=")[0] if page is not None and page.url else None
+        return None if page is None else (page.origin or page.url).removeprefix("view-source:") or None
 
     def shown(self, answer: str) -> Page | None:
         """The page an answer of this tool shows, known by the cursor it begins with."""
@@ -123,8 +123,8 @@ class BrowserTool:
         loc, count = _whole(arguments, "loc", -1), _whole(arguments, "num_lines", -1)
         source = arguments.get("view_source") is True
         line = None
-        if isinstance(target, str) and not target.strip().lstrip("-").isdecimal():
-            page = self._load(target.strip(), source, fresh=True)
+        if isinstance(target, str) and not _NUMBER.fullmatch(target):
+            page = self._load(base.text(target.strip()), source, fresh=True)
         else:
             here = self._page(_whole(arguments, "cursor", -1))
             n = _whole(arguments, "id", -1)
@@ -143,7 +143,7 @@ class BrowserTool:
         page = self._page(_whole(arguments, "cursor", -1))
         if not page.searchable:
             raise BrowserError("Cannot run `find` on search results page or find results page")
-        lines = without_links("\n".join(wrap(page.text))).split("\n")
+        lines = without_links("\n".join(page.rows)).split("\n")
         found: list[tuple[int, str]] = []
         at = 0
         while at < len(lines) and len(found) < MAX_MATCHES:
@@ -161,6 +161,7 @@ class BrowserTool:
             dict.fromkeys(range(len(found)), page.url),
             {n: line for n, (line, _) in enumerate(found)},
             searchable=False,
+            origin=page.url,
         )
         self._seen.setdefault(page.url, page)
         return self._push(results, 0, -1)
@@ -190,7 +191,7 @@ class BrowserTool:
 
     def _push(self, page: Page, loc: int, count: int) -> str:
         """Shows a page as the newest; one that cannot be shown leaves no trace."""
-        lines = wrap(page.text)
+        lines = page.rows
         if loc >= len(lines):
             raise BrowserError(
                 f"Invalid location parameter: `{loc}`. Cannot exceed page maximum of {len(lines) - 1}."
@@ -215,20 +216,14 @@ class BrowserTool:
         return encoding.decode(ids[: self.view_tokens]).count("\n") + 1
 
 
-def wrap(text: str) -> list[str]:
-    """Lines of at most 80 columns, spaces and empty lines kept."""
-    out: list[str] = []
-    for line in text.split("\n"):
-        cut = textwrap.wrap(line, WIDTH, replace_whitespace=False, drop_whitespace=False) if line else [""]
-        out += cut or [""]
-    return out
-
-
 def _text(arguments: dict[str, Any], name: str) -> str:
     value = arguments.get(name)
     if not isinstance(value, str) or not value.strip():
         raise BrowserError('{"error": "Invalid function arguments"}')
-    return value
+    return base.text(value)
+
+
+_NUMBER = re.compile(r"\s*-?[0-9]{1,9}\s*")
 
 
 def _whole(arguments: dict[str, Any], name: str, default: int) -> int:
@@ -236,7 +231,7 @@ def _whole(arguments: dict[str, Any], name: str, default: int) -> int:
     value = arguments.get(name, default)
     if value is None:
         return default
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal() and len(value) < 10:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
         return int(value)
     if (
         isinstance(value, bool)

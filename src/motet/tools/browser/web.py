@@ -12,8 +12,10 @@ import ipaddress
 import os
 import socket
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -25,6 +27,9 @@ from motet.tools.browser.page import Page
 from motet.tools.browser.tool import Hit
 
 if TYPE_CHECKING:
+    import ssl
+
+    import httpcore
     import httpx
 
 AGENT = "motet (a tool of a language model)"
@@ -59,6 +64,10 @@ class Refused(OSError):
     """An address that is not to be visited; never tried again."""
 
 
+class TooSlow(OSError):
+    """The time of a fetch is over; never tried again."""
+
+
 class _Busy(OSError):
     """An answer worth a second try, perhaps after `wait_s`."""
 
@@ -67,10 +76,30 @@ class _Busy(OSError):
         self.wait_s = wait_s
 
 
-def _client(private: bool, seconds: float) -> httpx.Client:
-    """A client whose connections go to checked addresses only; no proxy, since a proxy would resolve names itself."""
+def _network(private: bool, seconds: float, end: float) -> httpcore.NetworkBackend:
+    """Connections to checked addresses only. What comes byte by byte, a header too, comes until `end` (time.monotonic())."""
     import httpcore
-    import httpx
+
+    class Timed(httpcore.NetworkStream):
+        def __init__(self, inner: httpcore.NetworkStream) -> None:
+            self.inner = inner
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return self.inner.read(max_bytes, _left(end, timeout, seconds))
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self.inner.write(buffer, _left(end, timeout, seconds))
+
+        def close(self) -> None:
+            self.inner.close()
+
+        def start_tls(
+            self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+        ) -> httpcore.NetworkStream:
+            return Timed(self.inner.start_tls(ssl_context, server_hostname, _left(end, timeout, seconds)))
+
+        def get_extra_info(self, info: str) -> Any:
+            return self.inner.get_extra_info(info)
 
     class Checked(httpcore.SyncBackend):
         def connect_tcp(
@@ -91,7 +120,8 @@ def _client(private: bool, seconds: float) -> httpx.Client:
             error: Exception = httpcore.ConnectError(f"{host} has no address")
             for address in addresses:
                 try:
-                    return super().connect_tcp(address, port, timeout, local_address, socket_options)
+                    left = _left(end, timeout, seconds)
+                    return Timed(super().connect_tcp(address, port, left, local_address, socket_options))
                 except (httpcore.ConnectError, httpcore.ConnectTimeout) as e:
                     error = e
             raise error
@@ -99,15 +129,39 @@ def _client(private: bool, seconds: float) -> httpx.Client:
         def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
             raise Refused("sockets of this machine are not visited")
 
-    transport = httpx.HTTPTransport(trust_env=False)
+    return Checked()
+
+
+def _client(private: bool, seconds: float, end: float) -> httpx.Client:
+    """A client on such connections; no proxy, since a proxy would resolve names itself."""
+    import httpcore
+    import httpx
+
+    transport = httpx.HTTPTransport(verify=_certificates(), trust_env=False)
     # httpx has no public way to say how names become connections; httpcore, below it, has.
     transport._pool = httpcore.ConnectionPool(
-        ssl_context=httpx.create_ssl_context(), network_backend=Checked()
+        ssl_context=_certificates(), network_backend=_network(private, seconds, end)
     )
     return httpx.Client(
         transport=transport, trust_env=False, follow_redirects=False, timeout=min(10.0, seconds),
-        headers={"User-Agent": AGENT, "Accept": "text/html,application/xhtml+xml,text/*;q=0.9,application/pdf;q=0.8,*/*;q=0.1"},
+        headers={"User-Agent": AGENT, "Accept": "text/html,application/xhtml+xml,text/*;q=0.9,application/pdf;q=0.8,*/*;q=0.1", "Accept-Encoding": "gzip"},
     )  # fmt: skip
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whom to believe; reading them takes longer than many a page."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+def _left(end: float, timeout: float | None, seconds: float) -> float:
+    """What a step on the network may take; OSError when the whole has taken too long, or nobody waits for it."""
+    left = end - time.monotonic()
+    if left <= 0 or base.cancelled():
+        raise TooSlow(f"it took longer than {seconds:g} s")
+    return left if timeout is None else min(left, timeout)
 
 
 class Fetcher:
@@ -143,8 +197,8 @@ class Fetcher:
         for attempt in range(self.limits.tries):
             wait = self.limits.backoff_s * 2**attempt
             try:
-                with _client(self.private, self.limits.seconds) as client:
-                    return self._follow(client, method, url, end, request)
+                with _client(self.private, self.limits.seconds, end) as client:
+                    return self._follow(client, method, url, request)
             except (_Busy, httpx.TransportError) as e:
                 wait = max(wait, min(getattr(e, "wait_s", 0.0), 5.0))
                 last = attempt + 1 == self.limits.tries
@@ -156,7 +210,7 @@ class Fetcher:
         raise AssertionError("unreachable")
 
     def _follow(
-        self, client: httpx.Client, method: str, url: str, end: float, request: dict[str, Any]
+        self, client: httpx.Client, method: str, url: str, request: dict[str, Any]
     ) -> tuple[str, str, str | None, bytes]:
         for _ in range(MAX_REDIRECTS + 1):
             parts = urlsplit(url)
@@ -165,7 +219,7 @@ class Fetcher:
             if parts.username is not None or parts.password is not None:
                 raise ValueError("addresses with a user name are not visited")
             with client.stream(method, url, **request) as answer:
-                if answer.is_redirect and method == "GET":
+                if answer.has_redirect_location and method == "GET":
                     url = urljoin(url, answer.headers["location"])
                     continue
                 if answer.status_code in (429, 500, 502, 503, 504):
@@ -173,21 +227,28 @@ class Fetcher:
                         f"{parts.netloc} answered {answer.status_code}",
                         _seconds(answer.headers.get("retry-after")),
                     )
-                if answer.status_code >= 400:
+                if answer.status_code >= 300:
                     raise OSError(f"{parts.netloc} answered {answer.status_code}")
                 mime = answer.headers.get("content-type", "").split(";")[0].strip().lower()
-                return str(answer.url), mime, answer.charset_encoding, b"".join(self._body(answer, end))
+                return str(answer.url), mime, answer.charset_encoding, b"".join(self._body(answer))
         raise OSError(f"more than {MAX_REDIRECTS} redirects")
 
-    def _body(self, answer: httpx.Response, end: float) -> Iterator[bytes]:
+    def _body(self, answer: httpx.Response) -> Iterator[bytes]:
+        """Unpacked here, piece by piece: a few bytes may stand for gigabytes."""
+        packed = answer.headers.get("content-encoding", "").strip().lower()
+        if packed not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            raise ValueError(f"it is packed in a way that was not asked for ({packed[:40]})")
+        unpack = zlib.decompressobj(47) if packed not in ("", "identity") else None
         size = 0
-        for piece in answer.iter_bytes(64 << 10):
-            size += len(piece)
+        for piece in answer.iter_raw():
+            try:
+                said = piece if unpack is None else unpack.decompress(piece, self.limits.bytes + 1 - size)
+            except zlib.error:
+                raise ValueError("it is damaged: it cannot be unpacked") from None
+            size += len(said)
             if size > self.limits.bytes:
                 raise ValueError(f"it is larger than {self.limits.bytes >> 20} MiB")
-            if time.monotonic() > end or base.cancelled():
-                raise OSError(f"it took longer than {self.limits.seconds:g} s")
-            yield piece
+            yield said
 
 
 def _seconds(text: str | None) -> float:
