@@ -84,7 +84,7 @@ data = tomllib.load(open("pyproject.toml", "rb"))
 wanted = data["build-system"]["requires"] + data["project"]["dependencies"]
 wanted += [tool for tool, name in (("cmake>=3.18", "cmake"), ("ninja", "ninja")) if not shutil.which(name)]
 extras = data["project"]["optional-dependencies"]
-wanted += {"run": [], "train": extras["train"], "dev": extras["dev"] + extras["train"]}[sys.argv[1]]
+wanted += {"run": [], "train": extras["train"], "dev": extras["dev"] + extras["train"] + extras["eval"]}[sys.argv[1]]
 print("\n".join(dict.fromkeys(wanted)))
 PYTHON
 }
@@ -96,6 +96,7 @@ install_packages() {
   [ -e "$stamp" ] && return
   say "packages for '$MODE' (the first time takes a minute or more)"
   pip install -r "$VENV/requirements-$MODE.txt" || explain_pip
+  if [ "$MODE" = dev ]; then pip install --no-deps "bfcl-eval>=2026.3" || explain_pip; fi # for its cases, see pyproject.toml
   rm -f "$VENV"/stamp-packages-"$MODE"-*
   touch "$stamp"
   say "packages ready after $(elapsed)"

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "motet"
 # Top to bottom. A module may import names on lines below its own, never one beside or above it.
 LINES = [
     "cli",
+    "evals",
     "study train",
     "server doctor",
     "bench monitor tasks",

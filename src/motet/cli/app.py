@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from motet.cli import eval as evaluation
 from motet.cli import measure, serve, study, talk, text, tools, train, weights
 from motet.errors import UsageError, UserError
 
@@ -42,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _section in (talk, serve, tools, weights, text, measure, study, train):
+for _section in (talk, serve, tools, weights, text, measure, study, evaluation, train):
     _section.add_to(app)
 
 
