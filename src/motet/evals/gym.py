@@ -20,7 +20,7 @@ from motet.errors import UsageError
 PUZZLES = (
     "chain_sum", "gcd", "prime_factorization", "simple_equations", "number_sorting", "letter_counting", "spell_backward",
     "base_conversion", "basic_arithmetic", "bitwise_arithmetic", "countdown", "family_relationships", "knights_knaves",
-    "leg_counting", "propositional_logic", "shortest_path", "syllogism", "zebra_puzzles", "number_sequence", "calendar_arithmetic",
+    "leg_counting", "shortest_path", "syllogism", "zebra_puzzles", "number_sequence", "calendar_arithmetic",
 )  # fmt: skip
 SAID = "\n\nGive the answer alone, without an explanation, in the form the question asks for."
 
@@ -69,5 +69,13 @@ def library() -> Scorer:
 def grade(puzzle: str, index: int, size: int, seed: int, answer: str) -> float:
     """How right an answer is: 1 is right. The grader gives part of a point for some that are not, which count as 0."""
     data = _dataset(puzzle, size, seed)
-    lines = [answer, *answer.splitlines()[-1:]]
-    return float(max(data.score_answer(answer=a, entry=data[index]) for a in lines) >= 1.0)
+    return max(_right(data, data[index], said) for said in (answer, *answer.splitlines()[-1:]))
+
+
+def _right(data: Any, entry: Any, said: str) -> float:
+    try:
+        return float(data.score_answer(answer=said, entry=entry) >= 1.0)
+    except (
+        Exception
+    ):  # some of the graders break on what is not of the form they expect; that is no right answer
+        return 0.0

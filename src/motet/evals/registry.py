@@ -10,9 +10,10 @@ from inspect_ai.model import ModelAPI, modelapi
 from motet.evals.bfcl import bfcl
 from motet.evals.gym import reasoning_gym
 from motet.evals.humaneval import humaneval
+from motet.evals.polyglot import polyglot
 from motet.evals.sandbox import MotetSandbox
 
-__all__ = ["MotetSandbox", "bfcl", "humaneval", "motet", "reasoning_gym"]
+__all__ = ["MotetSandbox", "bfcl", "humaneval", "motet", "polyglot", "reasoning_gym"]
 
 
 @modelapi(name="motet")

@@ -205,11 +205,11 @@ def _hooks() -> None:
 
 
 def value_of(sample: EvalSample, measure: Measure) -> float | None:
-    """A sample's number on a measure: None where the measure does not look at it, 0 for an answer that could not be scored."""
+    """A sample's number on a measure: None where it was not scored or the measure does not look at it; nan counts as 0."""
     if measure.where and (sample.metadata or {}).get(measure.where[0]) != measure.where[1]:
         return None
     if not sample.scores:
-        return 0.0
+        return None
     value: Any = next(iter(sample.scores.values())).value
     if isinstance(value, Mapping):
         value = value.get(measure.key, next(iter(value.values()), 0.0))
@@ -232,8 +232,9 @@ def _report(
     rows, health = list[dict[str, Any]](), list[dict[str, Any]]()
     failed = 0
     for effort, logs in done.items():
-        samples = [_named(s, n) for n, log in enumerate(logs) for s in log.samples or ()]
-        failed += sum(s.error is not None for s in samples)
+        met = [_named(s, n) for n, log in enumerate(logs) for s in log.samples or ()]
+        failed += sum(s.error is not None for s in met) if complete else 0
+        samples = [s for s in met if s.scores]
         for measure in b.measures if samples else ():
             ours, questions = score(samples, measure)
             rows.append({"effort": effort, "measure": measure.name, "ours": ours, "questions": questions, "answers": len(samples)}
@@ -241,7 +242,15 @@ def _report(
         if samples:
             health.append({"effort": effort, **_health(samples)})
     label = f"The card's numbers are not for comparison: {b.analogue}." if b.analogue else ""
-    checks = [Check("every answer was scored", failed == 0, f"{failed} failed", "0")]
+    checks = [
+        Check(
+            "every question was answered and scored",
+            failed == 0,
+            f"{failed} failed",
+            "0",
+            "" if not failed else "their errors are in the logs",
+        )
+    ]
     settings = {"repeats": repeats, "efforts": list(plan.efforts), "limit": plan.limit}
     tables = [Table(b.name, rows, label), *_groups(b, done), Table("answers", health)]
     return Report(
@@ -293,5 +302,4 @@ def _health(samples: Sequence[EvalSample]) -> dict[str, Any]:
     return {
         "thinking tokens": sum(u.reasoning_tokens or 0 for u in usages) / n, "sampled tokens": sum(u.output_tokens for u in usages) / n,
         "cut off": share["max_tokens"] + share["model_length"], "unreadable or refused": share["content_filter"],
-        "errors": sum(s.error is not None for s in samples),
     }  # fmt: skip
