@@ -21,7 +21,7 @@ LOW, HIGH = -2000.0, 6000.0  # beyond any rating anybody has
 
 def wins(a: float, b: float) -> float:
     """The chance that rating a beats rating b."""
-    return 1.0 / (1.0 + 10.0 ** ((b - a) / 400.0))
+    return 1.0 / (1.0 + math.pow(10.0, (b - a) / 400.0))
 
 
 def ahead(rating: float, others: Sequence[float]) -> float:
