@@ -69,7 +69,9 @@ def summed(output: list[Any]) -> list[dict[str, Any]]:
         for text, p in zip(texts, parts, strict=True):
             if getattr(p, "annotations", None):
                 text["annotations"] = [a.model_dump() for a in p.annotations]
-        said = "" if item.type == "web_search_call" else getattr(item, "arguments", "")
+        said = (
+            "" if item.type in ("web_search_call", "mcp_approval_request") else getattr(item, "arguments", "")
+        )
         out.append(
             {"id": item.id, "type": item.type, "parts": texts, "arguments": getattr(item, "code", said)}
         )

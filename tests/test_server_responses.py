@@ -233,6 +233,44 @@ def test_instructions_are_not_carried_over() -> None:
     assert "speak Latin" in E.decode(engine.prompts[0]) and "speak Latin" not in E.decode(engine.prompts[1])
 
 
+def test_the_oldest_turns_go_when_asked_to() -> None:
+    engine = Script(lambda _: FINAL)
+    with serving(engine, KEPT) as served:
+        client = served.client()
+        items: Any = [{"role": "developer", "content": "be kind"}]
+        for n in range(40):
+            items += [
+                {"role": "user", "content": f"q{n}: " + "word " * 200},
+                {"role": "assistant", "content": f"a{n}"},
+            ]
+        items.append({"role": "user", "content": "the last"})
+        r = client.responses.create(model="scripted", input=items, truncation="auto", max_output_tokens=100)
+        assert r.status == "completed" and r.truncation == "auto"
+    prompt = E.decode(engine.prompts[-1])
+    assert "be kind" in prompt and "the last" in prompt and "q39:" in prompt and "q0:" not in prompt
+    assert 4096 - 100 - 220 < len(engine.prompts[-1]) <= 4096 - 100
+
+
+def test_items_can_be_referred_to_by_their_ids(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    a, b = auth.add(path, "a"), auth.add(path, "b")
+    engine = Script([THINK + CALL, FINAL])
+    with serving(engine, Settings(port=0, keys=path, store="sqlite://", thinking="hide")) as served:
+        client = served.client(a)
+        first = client.responses.create(model="scripted", input="hi", tools=TOOLS)
+        call: Any = first.output[0]
+        items: Any = [{"role": "user", "content": "hi"}, {"type": "item_reference", "id": call.id},
+                      {"type": "function_call_output", "call_id": call.call_id, "output": "5"}]  # fmt: skip
+        with pytest.raises(NotFoundError):
+            served.client(b).responses.create(model="scripted", input=items, tools=TOOLS)
+        for id in ("x", "fc_" + "0" * 52, call.id[:-1] + "9"):
+            with pytest.raises(NotFoundError) as error:
+                client.responses.create(model="scripted", input=[{"type": "item_reference", "id": id}])
+            assert error.value.param == "input[0]"
+        assert client.responses.create(model="scripted", input=items, tools=TOOLS).status == "completed"
+    assert '{"a": 1, "b": "è"}' in E.decode(engine.prompts[-1])
+
+
 # --- keeping ---
 
 
@@ -371,13 +409,12 @@ def test_a_long_conversation_is_made_short() -> None:
 BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"input": None}, "input"),
     ({"input": 5}, "input"),
-    ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
     ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0]"),
     ({"input": [{"type": "function_call_output", "call_id": "no", "output": "x"}]}, "input[0].call_id"),
     ({"instructions": 5}, "instructions"),
     ({"temperature": 3}, "temperature"),
     ({"max_output_tokens": 0}, "max_output_tokens"),
-    ({"truncation": "auto"}, "truncation"),
+    ({"truncation": "some"}, "truncation"),
     ({"include": ["file_search_call.results"]}, "include[0]"),
     ({"tools": [{"type": "file_search", "vector_store_ids": ["x"]}]}, "tools[0].type"),
     ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),

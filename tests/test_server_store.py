@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import signal
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from openai import OpenAI
+from openai import ConflictError, NotFoundError, OpenAI
 
+from motet.cli.app import run
 from motet.errors import UsageError, UserError
 from motet.harmony import ids_of, parse
 from motet.server.responses import validate
@@ -337,6 +339,71 @@ def test_it_is_durable_before_the_stream_says_so() -> None:
                 if event.type == "response.completed":
                     kept = served.host.store.find(event.response.id, "")
                     assert kept is not None and kept.status == "completed"
+
+
+# --- several servers, one database ---
+
+
+def test_servers_share_what_they_keep(pg: str) -> None:
+    emptied(pg)
+    settings = Settings(port=0, store=pg)
+    words = "<|channel|>final<|message|>" + "word " * 3000
+    with (
+        serving(Script(lambda p: words if "long" in p else FINAL, pause_s=0.01), settings) as one,
+        serving(Script(lambda _: FINAL), settings) as two,
+    ):
+        a, b = one.client().responses, two.client().responses
+        first = a.create(model="scripted", input="hi")
+        assert b.retrieve(first.id).model_dump() == first.model_dump()
+        assert b.create(model="scripted", input="more", previous_response_id=first.id).status == "completed"
+        running = a.create(model="scripted", input="long", background=True)
+        assert b.retrieve(running.id).status in ("queued", "in_progress")
+        with pytest.raises(ConflictError):
+            b.create(model="scripted", input="more", previous_response_id=running.id)
+        followed: list[str] = []
+        listener = threading.Thread(
+            target=lambda: followed.extend(e.type for e in b.retrieve(running.id, stream=True))
+        )
+        listener.start()
+        over = b.cancel(running.id)
+        listener.join(20)
+        assert over.status == "cancelled" and followed[0] == "response.created" and "word" in over.output_text
+        assert a.retrieve(running.id).model_dump() == over.model_dump()
+        doomed = a.create(model="scripted", input="long", background=True)
+        b.delete(doomed.id)
+        with pytest.raises(NotFoundError):
+            a.retrieve(doomed.id)
+        assert not one.host.runs
+
+
+# --- the command ---
+
+
+def test_the_command_forgets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = tmp_path / "r.sqlite"
+    store = Store(url_of(str(where)) or "")
+    for id, owner in (("1", "a"), ("2", "a"), ("3", "b"), ("4", "b")):
+        store.begin(record(id, "completed", owner))
+    age(store, "3", 3 * 86_400)
+
+    def forget(*options: str) -> dict[str, Any]:
+        assert run(["forget", "--store", str(where), "--json", *options]) == 0
+        said: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return said
+
+    assert forget()["responses"] == 4
+    assert forget("--older-than", "2", "--key", "a")["forgotten"] == 0
+    assert forget("--older-than", "2")["forgotten"] == 1
+    assert forget("--id", "1", "--id", "4")["forgotten"] == 2
+    assert forget("--key", "a") | {"first": 0, "last": 0} == {
+        "forgotten": 1, "responses": 0, "unfinished": 0, "conversations": 0, "owners": 0, "first": 0, "last": 0,
+    }  # fmt: skip
+    store.close()
+    with pytest.raises(UsageError):
+        run(["forget", "--store", "none"])
+    with pytest.raises(UserError):
+        run(["forget", "--store", str(tmp_path / "x")])
+    assert not (tmp_path / "x").exists()
 
 
 # --- kill -9 ---

@@ -245,6 +245,57 @@ def test_an_mcp_servers_tools(all_tools: Served, says: Script) -> None:
     assert "at 1,2 with 1.0" in E.decode(says.prompts[-1])
 
 
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("approve", [True, False])
+def test_a_call_may_wait_for_approval(all_tools: Served, says: Script, stored: bool, approve: bool) -> None:
+    """Always, where a request does not say never; the model then reads what came of it."""
+    asks: Any = [{"type": "mcp", "server_label": "odd"}]
+    call = odd("move", '{"to": {"x": 1, "y": 2}}')
+    _, r = streamed(all_tools, says, [THINK + call], tools=asks, store=stored)
+    assert r.status == "completed" and r.output[-1].type == "mcp_approval_request"
+    request = r.output[-1]
+    assert (request.server_label, request.name, request.arguments) == (
+        "odd",
+        "move",
+        '{"to": {"x": 1, "y": 2}}',
+    )
+    answer = {"type": "mcp_approval_response", "approval_request_id": request.id, "approve": approve}
+    history: Any = [answer]
+    before: Any = {"previous_response_id": r.id}
+    if not stored:
+        history = [{"role": "user", "content": "hi"}, *[i.model_dump() for i in r.output], answer]
+        before = {}
+    says._says = [FINAL]
+    events = list(all_tools.client().responses.create(
+        model="scripted", input=history, tools=asks, stream=True, store=stored, **before
+    ))  # fmt: skip
+    late = events[-1].response
+    assert fold_events(events) == summed(late.output)
+    made = next(i for i in late.output if i.type == "mcp_call")
+    assert made.approval_request_id == request.id and made.status == ("completed" if approve else "failed")
+    assert made.output == "at 1,2 with 1.0" if approve else "did not approve" in made.output
+    prompt = E.decode(says.prompts[-1])
+    assert prompt.index("canary") < prompt.index('{"to": {"x": 1, "y": 2}}') < prompt.index(made.output)
+    if stored:
+        says._says = [FINAL]
+        all_tools.client().responses.create(
+            model="scripted", input="more", tools=asks, previous_response_id=late.id
+        )
+        assert E.decode(says.prompts[-1]).count(made.output) == 1
+        for again, after in (({**answer, "approval_request_id": "mcpr_1"}, r.id), (answer, late.id)):
+            with pytest.raises(BadRequestError, match="no request that waits"):
+                all_tools.client().responses.create(
+                    model="scripted", input=[again], tools=asks, previous_response_id=after
+                )
+
+
+def test_some_calls_may_run_at_once(all_tools: Served, says: Script) -> None:
+    some: Any = [{**MCP[0], "require_approval": {"never": {"tool_names": ["move"]}}}]
+    script = [odd("move", '{"to": {"x": 1}}'), odd("fails", "{}")]
+    _, r = streamed(all_tools, says, script, tools=some)
+    assert [i.type for i in r.output] == ["mcp_list_tools", "mcp_call", "mcp_approval_request"]
+
+
 def test_only_what_is_allowed_may_be_called(all_tools: Served, says: Script) -> None:
     some: Any = [{**MCP[0], "allowed_tools": ["move"]}]
     says._says = [FINAL]
@@ -319,8 +370,8 @@ def test_the_prompt_is_counted_with_its_tools(all_tools: Served, says: Script) -
     [
         ({**MCP[0], "server_label": "other"}, "tools[0].server_label"),
         ({**MCP[0], "server_url": "http://127.0.0.1:1/"}, "tools[0].server_url"),
-        ({**MCP[0], "require_approval": "always"}, "tools[0].require_approval"),
-        ({"type": "mcp", "server_label": "odd"}, "tools[0].require_approval"),
+        ({**MCP[0], "require_approval": "perhaps"}, "tools[0].require_approval"),
+        ({**MCP[0], "require_approval": {"never": ["none"]}}, "tools[0].require_approval.never"),
         ({**MCP[0], "headers": {"a": "b"}}, "tools[0].headers"),
         ({**MCP[0], "allowed_tools": ["none"]}, "tools[0].allowed_tools"),
         ({**SEARCH[0], "user_location": {"type": "approximate", "city": "Rome"}}, "tools[0].user_location"),

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from motet.cli import show
-from motet.cli.options import ModelOption, PrecisionOption, ThreadsOption
+from motet.cli.options import JsonOption, ModelOption, PrecisionOption, ThreadsOption
+from motet.errors import UsageError, UserError
 
 Thinking = Literal["hide", "summary", "show"]
 
@@ -136,7 +137,47 @@ def key(
     print(add(file, name, thinking=thinking, **bounds))
 
 
+def forget(
+    store: StoreOption = None,
+    older_than: Annotated[
+        float | None,
+        typer.Option("--older-than", metavar="DAYS", min=0, help="Conversations nobody has gone on with."),
+    ] = None,
+    of_key: Annotated[
+        str | None, typer.Option("--key", metavar="NAME", help="Of this key; '' is nobody's.")
+    ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", metavar="ID", help="This response; again for more.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="All of it.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Delete stored responses that fit everything given; without a condition, say what is stored. The server may run."""
+    from motet.server.store import Store, url_of
+
+    url = url_of(store)
+    if url in (None, "sqlite://"):
+        raise UsageError("There is nothing kept under this name; give --store a file or a URL.")
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        raise UserError("There is no store yet; 'motet serve' makes it, or give another with --store.")
+    kept = Store(url, serving=False)
+    try:
+        done = None
+        if everything or older_than is not None or of_key is not None or ids:
+            age = None if older_than is None else older_than * 86_400
+            done = kept.forget(older_than_s=age, owner=of_key, ids=ids or None)
+        left = kept.totals()
+    finally:
+        kept.close()
+    if json:
+        show.emit({"forgotten": done, **left})
+        return
+    if done is not None:
+        print(f"{done} response{'' if done == 1 else 's'} forgotten")
+    print(f"{left['responses']} responses in {left['conversations']} conversations of {left['owners']} keys")
+
+
 def add_to(app: typer.Typer) -> None:
     """Registers this file's commands."""
-    for command in (serve, key):
+    for command in (serve, key, forget):
         app.command(rich_help_panel="Serve")(command)

@@ -65,10 +65,8 @@ class ResponsesRequest(Sampling):
                 code="missing_required_parameter",
             )
         bounded(self.input if isinstance(self.input, list) else None, limits.messages, "input")
-        if self.truncation not in (None, "disabled"):
-            raise unsupported(
-                "truncation", "nothing is left out of a prompt; shorten the input, or use disabled."
-            )
+        if self.truncation not in (None, "disabled", "auto"):
+            raise unsupported("truncation", "use auto or disabled.")
         for n, tool in enumerate(self.tools or ()):
             if tool.get("type", "function") not in TYPES:
                 raise unsupported(f"tools[{n}].type", "use function, code_interpreter, web_search or mcp.")
@@ -145,12 +143,14 @@ class ResponsesRequest(Sampling):
             max_reasoning_tokens=self.max_reasoning_tokens,
         )
 
-    def conversation(self, before: Sequence[Json]) -> Json:
-        """What `Conversation.from_responses` reads, the items of earlier turns in front."""
+    def conversation(self, before: Sequence[Json], after: Sequence[Json] = ()) -> Json:
+        """What `Conversation.from_responses` reads, the items of earlier turns in front, calls that were approved behind."""
+        # of a call that waited for approval, what came of it is told
+        items = [i for i in (*before, *self.items) if not str(i.get("type")).startswith("mcp_approval_")]
         declared = [
             t for t in self.allowed if t.get("type") != "mcp"
         ]  # those are declared when they are connected
-        out: Json = {"input": [*before, *self.items], "instructions": self.instructions, "tools": declared}
+        out: Json = {"input": [*items, *after], "instructions": self.instructions, "tools": declared}
         out["text"] = {"format": self.text.format} if self.text else None
         out["harmony"] = (self.model_extra or {}).get("harmony")
         return out | {"reasoning": {"effort": self.effort}}
@@ -212,7 +212,7 @@ def echo(request: ResponsesRequest) -> Json:
         "tool_choice": request.tool_choice or "auto", "tools": [_tool(t) for t in request.tools or ()],
         "top_logprobs": request.top_logprobs or 0, "top_p": 1.0 if request.top_p is None else request.top_p,
         "presence_penalty": request.presence_penalty or 0.0, "frequency_penalty": request.frequency_penalty or 0.0,
-        "truncation": "disabled", "user": request.user,
+        "truncation": request.truncation or "disabled", "user": request.user,
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ class Called(Protocol):
 
     prefix: str
     item: Json
-    opening: str
+    opening: str | None
 
     def delta(self, text: str) -> Said | None:
         """The event of a piece of the call's text, if there is one."""
@@ -46,13 +46,16 @@ def called(kit: Kit, recipient: str, include: Collection[str]) -> Called | None:
     space, name = kit.whose(recipient)
     if space == "functions":
         return None
+    if kit.waits(recipient):
+        return _Ask(space, name)
     if space == "python":
         return _Python(kit, include)
     return _Search(kit, name, include) if space == "browser" else _Mcp(space, name)
 
 
 class _Python:
-    prefix, opening = "ci", "code_interpreter_call.in_progress"
+    prefix = "ci"
+    opening: str | None = "code_interpreter_call.in_progress"
 
     def __init__(self, kit: Kit, include: Collection[str]) -> None:
         self._shows = "code_interpreter_call.outputs" in include
@@ -85,7 +88,8 @@ class _Python:
 
 
 class _Search:
-    prefix, opening = "ws", "web_search_call.in_progress"
+    prefix = "ws"
+    opening: str | None = "web_search_call.in_progress"
 
     def __init__(self, kit: Kit, name: str, include: Collection[str]) -> None:
         self._kit, self._include, self._name = kit, include, name
@@ -123,8 +127,34 @@ class _Search:
         return action
 
 
+class _Ask:
+    """A call that waits for approval: it ends the turn, and is not made."""
+
+    prefix = "mcpr"
+    opening: str | None = None
+
+    def __init__(self, label: str, name: str) -> None:
+        self.item: Json = {
+            "type": "mcp_approval_request",
+            "server_label": label,
+            "name": name,
+            "arguments": "",
+        }
+
+    def delta(self, text: str) -> Said | None:
+        return None
+
+    def said(self, text: str) -> list[Said]:
+        self.item["arguments"] = text
+        return []
+
+    def answered(self, result: ToolResult) -> str | None:
+        return None
+
+
 class _Mcp:
-    prefix, opening = "mcp", "mcp_call.in_progress"
+    prefix = "mcp"
+    opening: str | None = "mcp_call.in_progress"
 
     def __init__(self, label: str, name: str) -> None:
         self.item: Json = {"type": "mcp_call", "server_label": label, "name": name, "arguments": "", "output": None,

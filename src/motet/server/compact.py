@@ -14,10 +14,11 @@ from motet.server.asked import CountRequest
 from motet.server.auth import Key
 from motet.server.chat import malformed_notice
 from motet.server.errors import ApiError
+from motet.server.history import before, conversation_of, referenced
 from motet.server.host import Host
 from motet.server.kit import Kit
 from motet.server.output import Output
-from motet.server.responses import before, conversation_of, usage
+from motet.server.responses import usage
 from motet.server.shown import Cost
 from motet.server.store import Record
 from motet.turn import declare
@@ -44,11 +45,13 @@ async def _read(host: Host, request: CountRequest, key: Key) -> list[Record]:
     if request.model:
         host.check_model(request.model)
     request.check(host.settings.limits)
+    await referenced(host, request, key)
     return await before(host, request, key)
 
 
 def _count(host: Host, request: CountRequest, records: Sequence[Record], kit: Kit) -> int:
-    conversation = declare(conversation_of(request, records), kit.tools, request.rules())
+    conversation = declare(conversation_of(request, records), kit.waiting)
+    conversation = declare(conversation, kit.tools, request.rules())
     return len(render(conversation, host.encoding))
 
 

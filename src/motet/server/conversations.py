@@ -9,6 +9,7 @@ from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, Field
 
 from motet.server.errors import ApiError
+from motet.server.history import elsewhere
 from motet.server.host import Host
 from motet.server.routes import key_of
 from motet.server.store import question_of
@@ -107,6 +108,8 @@ def add_conversations(app: FastAPI, host: Host) -> None:
         key, store = key_of(request), host.store
         for run in [r for r in host.runs.values() if r.root == conversation_id and r.owner == key.name]:
             await run.cancel()
+        for turn in await asyncio.to_thread(store.conversation, conversation_id, key.name) if store else ():
+            await elsewhere(host, turn["response"]["id"], key, end=True)
         if not store or not await asyncio.to_thread(store.delete_conversation, conversation_id, key.name):
             raise unknown()
         return Forgotten(id=conversation_id)

@@ -11,7 +11,8 @@ import dataclasses
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from motet.errors import UsageError
 from motet.harmony import Namespace
 from motet.server.errors import ApiError, busy, unsupported
 from motet.tools import Answer, Tool, named, toolbox
+from motet.tools.runner import Call, answer_of
 
 if TYPE_CHECKING:
     from motet.tools.browser import BrowserTool
@@ -61,6 +63,7 @@ class Kit:
     tools: tuple[Tool, ...] = ()
     session: Session | None = None
     labels: frozenset[str] = frozenset()
+    waiting: tuple[Tool, ...] = ()  # whose calls the caller wants to approve first
 
     @property
     def browser(self) -> BrowserTool | None:
@@ -80,10 +83,27 @@ class Kit:
             return space, rest
         return "functions", name
 
+    def waits(self, recipient: str) -> bool:
+        """Whether a call is one the caller wants to approve."""
+        return any(recipient.removeprefix("functions.") in _recipients(t) for t in self.waiting)
+
+    def ask(self, call: Json, path: str) -> Answer:
+        """Makes a call that was approved. Blocking. ApiError when its server is not among the tools."""
+        to = f"{call.get('server_label')}.{call.get('name')}"
+        tool = next((t for t in (*self.waiting, *self.tools) if to in _recipients(t)), None)
+        if tool is None:
+            said = "approves a call of a tool that this request does not declare; send its server in tools."
+            raise ApiError(400, f"{path} {said}", param=path)
+        return answer_of(Call(tool, to, str(call.get("arguments") or "")))
+
     def bounded(self, calls: int | None) -> tuple[Tool, ...]:
         """The tools, all together good for so many calls; the model reads that there are no more."""
         left = None if calls is None else _Left(calls)
         return self.tools if left is None else tuple(_Counted(t, left) for t in self.tools)
+
+
+def _recipients(tool: Tool) -> set[str]:
+    return {f"{tool.namespace.name}.{f.name}" for f in tool.namespace.functions}
 
 
 class _Left:
@@ -116,15 +136,11 @@ class _Counted:
 class _Some:
     """Some of an MCP server's functions."""
 
-    def __init__(self, tool: Tool, names: Iterable[str], path: str) -> None:
-        wanted, space = set(names), tool.namespace
-        if missing := wanted - {f.name for f in space.functions}:
-            raise ApiError(
-                400, f"{path} names {min(missing)[:64]!r}, which the server does not offer.", param=path
-            )
+    def __init__(self, tool: Tool, names: Collection[str]) -> None:
+        space = tool.namespace
         self._tool = tool
         self.namespace = dataclasses.replace(
-            space, functions=tuple(f for f in space.functions if f.name in wanted)
+            space, functions=tuple(f for f in space.functions if f.name in names)
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -148,6 +164,9 @@ class Workshop:
             pass
         self._servers = {t.namespace.name: t for t in self._open.enter_context(toolbox((), servers))}
         self._sessions: list[Session] = []
+        self.threads = ThreadPoolExecutor(
+            MOST, "motet-tool"
+        )  # for calls that are made outside a turn, and may take long
         self._lock = threading.Lock()
 
     @property
@@ -168,6 +187,7 @@ class Workshop:
         """What a request asks for. Blocking. ApiError for what is not there; give it back with `done`."""
         spaces: dict[str, str | None] = {}
         servers: list[Tool] = []
+        waiting: list[Tool] = []
         for n, tool in enumerate(wanted):
             path, kind = f"tools[{n}]", tool.get("type", "function")
             if (name := RUNS_IN.get(kind)) is not None:
@@ -178,12 +198,16 @@ class Workshop:
                     _search(tool, path)
                 spaces[name] = _container(tool, path) if name == "python" else None
             elif kind == "mcp":
-                servers.append(self._server(tool, path))
+                free, asks = self._server(tool, path)
+                servers += [] if free is None else [free]
+                waiting += [] if asks is None else [asks]
         session = self._session(spaces, owner, previous) if spaces else None
         tools = [] if session is None else [t for name, t in session.tools.items() if name in spaces]
-        return Kit((*tools, *servers), session, frozenset(t.namespace.name for t in servers))
+        labels = frozenset(t.namespace.name for t in (*servers, *waiting))
+        return Kit((*tools, *servers), session, labels, tuple(waiting))
 
-    def _server(self, tool: Json, path: str) -> Tool:
+    def _server(self, tool: Json, path: str) -> tuple[Tool | None, Tool | None]:
+        """(the tools of a server that run at once, those that wait for approval)."""
         label = tool.get("server_label")
         found = self._servers.get(label) if isinstance(label, str) else None
         if found is None:
@@ -195,24 +219,15 @@ class Workshop:
             raise unsupported(
                 f"{path}.server_url", "the operator decides which servers are asked; leave it out."
             )
-        if tool.get("require_approval", "always") != "never":
-            raise unsupported(
-                f"{path}.require_approval", 'calls run without asking; say "never" if that is right.'
-            )
         for name in ("authorization", "headers", "connector_id", "tunnel_id"):
             if tool.get(name):
                 raise unsupported(f"{path}.{name}", "the operator has connected the server; leave it out.")
-        allowed = tool.get("allowed_tools")
-        where = f"{path}.allowed_tools"
-        if isinstance(allowed, Mapping):
-            if allowed.get("read_only") is not None:
-                raise unsupported(f"{where}.read_only", "name the tools.")
-            allowed = allowed.get("tool_names")
-        if allowed is None:
-            return found
-        if not isinstance(allowed, list) or not all(isinstance(a, str) for a in allowed):
-            raise ApiError(400, f"{where} is not legal: give a list of names.", param=where)
-        return _Some(found, allowed, where)
+        names = [f.name for f in found.namespace.functions]
+        if (allowed := _names(tool.get("allowed_tools"), f"{path}.allowed_tools", names)) is not None:
+            names = [n for n in names if n in allowed]
+        asks = set(names) & _asks(tool.get("require_approval"), f"{path}.require_approval", names)
+        free = set(names) - asks
+        return _Some(found, free) if free else None, _Some(found, asks) if asks else None
 
     def _session(self, spaces: Mapping[str, str | None], owner: str, previous: str | None) -> Session:
         """The session a container's id names, else that of the response before, else a new one; with these tools in it."""
@@ -292,6 +307,34 @@ class Workshop:
             session.close()
         self._sessions = []
         self._open.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _names(given: Any, path: str, known: Collection[str]) -> set[str] | None:
+    """Names of a server's tools as a request lists them: a list, or an object with one; None for nothing said."""
+    if isinstance(given, Mapping):
+        if given.get("read_only") is not None:
+            raise unsupported(f"{path}.read_only", "name the tools.")
+        path, given = f"{path}.tool_names", given.get("tool_names")
+    if given is None:
+        return None
+    if not isinstance(given, list) or not all(isinstance(n, str) for n in given):
+        raise ApiError(400, f"{path} is not legal: give a list of names.", param=path)
+    if missing := set(given) - set(known):
+        raise ApiError(
+            400, f"{path} names {min(missing)[:64]!r}, which the server does not offer.", param=path
+        )
+    return set(given)
+
+
+def _asks(given: Any, path: str, known: Collection[str]) -> set[str]:
+    """The tools whose calls wait for approval: all of them, unless the request says otherwise."""
+    if given in (None, "always", "never"):
+        return set() if given == "never" else set(known)
+    if not isinstance(given, Mapping):
+        raise ApiError(400, f"{path} is not legal: use always, never, or an object of both.", param=path)
+    always, never = (_names(given.get(w), f"{path}.{w}", known) for w in ("always", "never"))
+    return always if always is not None and never is None else set(known) - (never or set())
 
 
 def _container(tool: Json, path: str) -> str | None:

@@ -1,7 +1,7 @@
 """Events of a turn to the items of a response and the events of its stream, in the published order.
 
 Items are built once, here; a response's output is the list this leaves behind, and a stream is what led to it. Ids of items
-follow from the response's id, so that seen and unseen versions of one turn name the same things alike. Knows no HTTP.
+hold the response's id, so that seen and unseen versions of one turn name the same things alike, and an item can be found by its id. Knows no HTTP.
 
     output_item.added, content_part.added, *.delta, *.done, content_part.done, output_item.done
 
@@ -11,9 +11,8 @@ url_citation each.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from motet.harmony import Delta, Event, MessageEnd, MessageStart, Summary, ToolResult, TurnDone
@@ -61,7 +60,7 @@ class Output:
     def answered(self) -> bool:
         """Whether there is something for the user to read or for the caller to do; an empty message is neither."""
         said = (p for i in self.items if i["type"] == "message" for p in i["content"])
-        return any(i["type"] == "function_call" for i in self.items) or any(p.get("text") for p in said)
+        return any(i["type"] in ("function_call", "mcp_approval_request") for i in self.items) or any(p.get("text") for p in said)
 
     def feed(self, event: Event) -> list[Json]:
         """The stream events, without their sequence numbers."""
@@ -102,6 +101,24 @@ class Output:
                 self._event(f"mcp_list_tools.{w}", item_id=item["id"]) for w in ("in_progress", "completed")
             ]
             out.append(self._event("output_item.done", item=dict(item)))
+        return out
+
+    def made(self, calls: Sequence[Json]) -> list[Json]:
+        """The items of calls that were made before the turn, once their caller had approved them."""
+        out: list[Json] = []
+        for call in calls:
+            item = {"id": self._id("mcp"), **call}
+            self._add(item)
+            begun = {**item, "output": None, "error": None, "arguments": "", "status": "in_progress"}
+            where, arguments = {"item_id": item["id"]}, item["arguments"]
+            out += [
+                self._event("output_item.added", item=begun),
+                self._event("mcp_call.in_progress", **where),
+                self._event("mcp_call_arguments.delta", **where, delta=arguments),
+                self._event("mcp_call_arguments.done", **where, arguments=arguments),
+                self._event(f"mcp_call.{item['status']}", **where),
+                self._event("output_item.done", item=dict(item)),
+            ]
         return out
 
     def refuse(self, text: str) -> list[Json]:
@@ -159,7 +176,8 @@ class Output:
         self._add(item)
         self._open = item
         added = [self._event("output_item.added", item=_copy(item))]
-        return added if here is None else [*added, self._event(here.opening, item_id=item["id"])]
+        opening = None if here is None else here.opening
+        return added if opening is None else [*added, self._event(opening, item_id=item["id"])]
 
     def _message(self, prefix: str, phase: str) -> Json:
         item: Json = {"id": self._id(prefix), "type": "message", "role": "assistant", "status": "in_progress",
@@ -171,7 +189,9 @@ class Output:
         item = self._open
         if self._ids is not None:
             # a text that a stop string has cut is not what was sampled
-            self._ids = [*self._ids, *delta.ids] if delta.ids or not delta.text else None
+            self._ids = None if delta.text and not delta.ids else self._ids
+            if self._ids is not None:
+                self._ids += delta.ids
         if item is None or not (delta.text or delta.ids):
             return []
         if self._call_here is not None:
@@ -299,7 +319,9 @@ class Output:
     def _unanswered(self) -> list[Json]:
         here, self._call_here = self._call_here, None
         assert here is not None
-        here.item["status"] = "incomplete"
+        here.item["status"] = (
+            "completed" if here.opening is None and here.item["status"] != "incomplete" else "incomplete"
+        )
         return [self._event("output_item.done", item=_copy(here.item))]
 
     def _citations(self) -> CitationStream | None:
@@ -318,11 +340,15 @@ class Output:
 
     def _id(self, prefix: str) -> str:
         self._counts[prefix] += 1
-        digest = hashlib.sha256(f"{self._of}/{prefix}/{self._counts[prefix]}".encode()).hexdigest()
-        return f"{prefix}_{digest[:40]}"
+        return f"{prefix}_{self._of.removeprefix('resp_')}{self._counts[prefix]:04x}"
 
     def _event(self, kind: str, **more: Any) -> Json:
         return {"type": f"response.{kind}", "output_index": len(self.items) - 1, **more}
+
+
+def response_of(item_id: str) -> str:
+    """The id of the response an item is of, if it is of one."""
+    return f"resp_{item_id.partition('_')[2][:-4]}"
 
 
 def _copy(item: Json) -> Json:

@@ -14,19 +14,20 @@ import time
 import typing
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from typing import Any
 
-from motet.harmony import Conversation, Event, TurnDone, ids_of
+from motet.harmony import Event, TurnDone, ids_of
 from motet.server.asked import ResponsesRequest, echo
 from motet.server.auth import Key
 from motet.server.chat import malformed_notice
 from motet.server.errors import ApiError, explain
+from motet.server.history import approved, before, conversation_of, fitted, referenced
 from motet.server.host import Host
 from motet.server.output import ALL, Output
 from motet.server.shown import Cost
 from motet.server.stops import Stops
-from motet.server.store import RUNNING, Record
+from motet.server.store import Record
+from motet.turn import declare
 
 _log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -62,13 +63,18 @@ class Run:
         self.kept = host.keeps(request.store, request.background)
         self.response["store"] = self.kept
         params, rules = request.sampling(), request.rules()
+        await referenced(host, request, self._key)
         records = await before(host, request, self._key)
-        conversation = await asyncio.to_thread(conversation_of, request, records)
         asked = request.allowed, self._key.name, request.previous_response_id
         self._kit = await asyncio.to_thread(host.workshop.kit, *asked)
         self._output = self._outputs(() if self.kept else ALL)
         self._known = {i["server_label"] for r in records for i in r.output if i["type"] == "mcp_list_tools"}
         try:
+            self._made = await approved(host, request, records, self._kit)
+            conversation = await asyncio.to_thread(conversation_of, request, records, self._made)
+            conversation = declare(conversation, self._kit.waiting)
+            most = request.max_output_tokens
+            conversation = await asyncio.to_thread(fitted, conversation, request, self._kit, host, most)
             tools = self._kit.bounded(request.max_tool_calls)
             self._turn = host.turn(conversation, params, rules, self._key, tools)
         except BaseException:
@@ -103,13 +109,15 @@ class Run:
             last = self._ended("cancelled") if self._cancelled else self._failed(said)
         except Exception as e:
             last = self._failed(explain(e))
-        last["sequence_number"] = len(self.events)
-        await self._keep(last)
-        await asyncio.to_thread(host.workshop.done, self._kit, self.id)
-        self.events.append(last)
-        self.over = True
-        self._more.set()
-        host.runs.pop(self.id, None)
+        try:
+            last["sequence_number"] = len(self.events)
+            await self._keep(last)
+            await asyncio.to_thread(host.workshop.done, self._kit, self.id)
+            self.events.append(last)
+        finally:  # whatever happens, nobody waits for ever
+            self.over = True
+            self._more.set()
+            host.runs.pop(self.id, None)
 
     async def _stream(self) -> Json:
         """Every event but the last, which is returned."""
@@ -120,7 +128,7 @@ class Run:
         self.response["status"] = "in_progress"
         self._say({"type": "response.in_progress", "response": dict(self.response)})
         output, finish = self._output, "stop"
-        for said in output.servers(self._known):
+        for said in output.servers(self._known) + output.made(self._made):
             self._say(said)
         watched = host.watch(
             self._turn, host.policy(self._key), self._stops, self._cost, self._key, self._events
@@ -131,6 +139,8 @@ class Run:
                 self._say(said)
         if self._cancelled:
             return self._ended("cancelled")
+        if finish == "error":
+            raise ApiError(500, "The engine stopped before this response was complete; ask again.")
         if finish == "stop" and not output.answered:
             for said in output.refuse(malformed_notice(self._cost)):
                 self._say(said)
@@ -172,6 +182,7 @@ class Run:
         record, view = self._record, self._turn.view
         full = self._outputs(ALL)
         full.servers(self._known)
+        full.made(self._made)
         stops = Stops(self._stops)
         for event in self._events:
             for out in stops.feed(event):
@@ -240,22 +251,6 @@ class Run:
             await asyncio.shield(self.task)
 
 
-async def before(host: Host, request: ResponsesRequest, key: Key) -> list[Record]:
-    """The turns a request follows, oldest first. ApiError when one is not there or not over."""
-    id = request.previous_response_id
-    if id is None:
-        return []
-    store = host.store
-    found = None if store is None else await asyncio.to_thread(store.chain, id, key.name)
-    if found is None:
-        said = f"There is no response {id[:80]!r} to follow; it may be deleted, or was not stored."
-        raise ApiError(404, said, param="previous_response_id", code="previous_response_not_found")
-    if any(r.status in RUNNING for r in found):
-        said = "The previous response is not over; wait for it."
-        raise ApiError(409, said, param="previous_response_id", code="conflict")
-    return found
-
-
 def usage(cost: Cost) -> Json:
     """What a turn cost."""
     return {
@@ -265,53 +260,6 @@ def usage(cost: Cost) -> Json:
         "output_tokens_details": {"reasoning_tokens": cost.n_reasoning},
         "total_tokens": cost.n_prompt + cost.n_sampled,
     }
-
-
-def conversation_of(request: ResponsesRequest, records: Sequence[Record]) -> Conversation:
-    """What the model reads: earlier turns as they were sampled, then the new items."""
-    items: list[Json] = []
-    sampled: list[tuple[str, list[int] | None]] = []  # of each assistant message, what it says and its ids
-    for record in records:
-        items += record.input
-        sampled += [("", None)] * sum(map(_speaks, record.input))
-        for item, ids in zip(record.output, record.ids, strict=True):
-            if item["type"] == "function_call" and item["status"] != "completed":
-                continue  # a call that was cut off was never made
-            if item["type"] == "mcp_list_tools":
-                continue
-            items.append(item)
-            sampled.append((_text(item), ids))
-    conversation = Conversation.from_responses(request.conversation(items))
-    return with_ids(conversation, sampled)
-
-
-def with_ids(conversation: Conversation, sampled: Sequence[tuple[str, list[int] | None]]) -> Conversation:
-    """The conversation with the ids of its first assistant messages. Where a text is not the one the ids were read as, the
-    text counts."""
-    messages, left = list(conversation.messages), iter(sampled)
-    for n, m in enumerate(messages):
-        if m.role != "assistant":
-            continue
-        text, ids = next(left, ("", None))
-        if ids is not None and text == m.text:
-            messages[n] = replace(m, ids=tuple(ids))
-    return replace(conversation, messages=tuple(messages))
-
-
-_SPEAKS = ("function_call", "code_interpreter_call", "web_search_call", "mcp_call")
-
-
-def _speaks(item: Json) -> bool:
-    """Whether an input item becomes a message of the assistant."""
-    if item.get("type") == "reasoning":
-        return bool(item.get("content") or item.get("summary"))
-    return item.get("type") in _SPEAKS or item.get("role") == "assistant"
-
-
-def _text(item: Json) -> str:
-    if "call" in item["type"]:
-        return str(item["code"] if item["type"] == "code_interpreter_call" else item["arguments"])
-    return "".join(p.get("text", "") for p in item.get("content") or ())
 
 
 @functools.cache

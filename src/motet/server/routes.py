@@ -19,10 +19,11 @@ from motet.server.asked import CountRequest, ResponsesRequest, listed
 from motet.server.auth import Key
 from motet.server.compact import compacted, count
 from motet.server.errors import ApiError
+from motet.server.history import elsewhere
 from motet.server.host import Host
 from motet.server.responses import Run
 from motet.server.sse import Piece, Stream
-from motet.server.store import Record
+from motet.server.store import RUNNING, Record
 from motet.server.wire import ChatRequest
 
 T = TypeVar("T")
@@ -154,7 +155,7 @@ def _add_kept(app: FastAPI, host: Host) -> None:
         if run is None:
             record = await _kept(host, response_id, key)
             if stream:
-                return Stream(_replayed(record, starting_after), host.settings.limits)
+                return Stream(_replayed(host, record, starting_after, key), host.settings.limits)
             return JSONResponse(record.response)
         return (
             Stream(_stream(run, starting_after, owns=False), host.settings.limits)
@@ -169,6 +170,8 @@ def _add_kept(app: FastAPI, host: Host) -> None:
         run = _running(host, response_id, key)
         if run is not None:
             await run.cancel()
+        else:
+            await elsewhere(host, response_id, key, end=True)
         if host.store is None or not await asyncio.to_thread(host.store.delete, response_id, key.name):
             raise _unknown(response_id)
         return Deleted(id=response_id)
@@ -182,7 +185,8 @@ def _add_kept(app: FastAPI, host: Host) -> None:
             record = await _kept(host, response_id, key)
             if not record.response.get("background"):
                 raise _not_background()
-            return JSONResponse(record.response)
+            ended = await elsewhere(host, response_id, key, end=True)
+            return JSONResponse((ended or record).response)
         if not run.background:
             raise _not_background()
         await run.cancel()
@@ -233,7 +237,9 @@ async def _stream(run: Run, after: int, owns: bool = True) -> AsyncIterator[Piec
             asyncio.ensure_future(run.cancel())  # noqa: RUF006  (the run keeps itself alive)
 
 
-async def _replayed(record: Record, after: int) -> AsyncIterator[Piece]:
+async def _replayed(host: Host, record: Record, after: int, key: Key) -> AsyncIterator[Piece]:
+    if record.status in RUNNING:  # another process makes it; what it says is told when it is over
+        record = await elsewhere(host, record.id, key) or record
     events = record.events
     if len(events) == 1:  # what came before went with its process; the end follows on whatever a listener has
         events = [{**events[0], "sequence_number": after + 1}]
