@@ -128,4 +128,6 @@ class Served:
         self.url, self.host, self.server = url, host, server
 
     def client(self, key: str = "none") -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
+        return OpenAI(
+            base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=120
+        )  # a busy machine is no failure
