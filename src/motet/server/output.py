@@ -60,7 +60,9 @@ class Output:
     def answered(self) -> bool:
         """Whether there is something for the user to read or for the caller to do; an empty message is neither."""
         said = (p for i in self.items if i["type"] == "message" for p in i["content"])
-        return any(i["type"] in ("function_call", "mcp_approval_request") for i in self.items) or any(p.get("text") for p in said)
+        return any(i["type"] in ("function_call", "mcp_approval_request") for i in self.items) or any(
+            p.get("text") for p in said
+        )
 
     def feed(self, event: Event) -> list[Json]:
         """The stream events, without their sequence numbers."""
