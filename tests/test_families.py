@@ -63,13 +63,13 @@ def test_the_grader_refuses_other_answers(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_splits_and_bands_do_not_meet(name: str) -> None:
     keys: dict[str, set[str]] = {
-        "train": {e.key for e in draws(name, 500, "low", "train")},
-        "test": {e.key for e in draws(name, 200, "low", "test")},
+        "train": {e.key for e in draws(name, 300, "low", "train")},
+        "test": {e.key for e in draws(name, 100, "low", "test")},
         "size": {e.key for e in draws(name, 100, "low", "test", "size")},
     }
     assert not keys["train"] & keys["test"] and not keys["train"] & keys["size"]
     assert all(split_of(k) == "test" for k in keys["test"] | keys["size"])
-    assert not keys["size"] & {e.key for e in draws(name, 500, "low", "test", seed=9)}
+    assert not keys["size"] & {e.key for e in draws(name, 200, "low", "test", seed=9)}
     for band in BANDS[1:]:
         with pytest.raises(UsageError, match="for evaluation"):
             FAMILIES[name].example(random.Random(0), "low", "train", band=band)
@@ -82,7 +82,7 @@ def test_held_out_wordings_are_never_trained(name: str) -> None:
     def frame(prompt: str) -> str:
         return re.sub(r"[^a-z ]+", "", re.sub(r"\d+", "", prompt.lower()))
 
-    trained = {frame(e.prompt) for e in draws(name, 600, "low", "train")}
+    trained = {frame(e.prompt) for e in draws(name, 400, "low", "train")}
     unseen = [frame(e.prompt) for e in draws(name, 60, "low", "test", "words")]
     assert not trained & set(unseen)
 

@@ -196,7 +196,7 @@ def test_the_studies_instances_are_not_taught() -> None:
     theirs |= {q for s in SCENARIOS for q in s.questions}
     for name in NAMES:
         for effort in EFFORTS:
-            for e in draws(name, 150, effort):
+            for e in draws(name, 80, effort):
                 shown = "\n".join(str(part) for m in lesson(e).prompt.messages for part in m.parts)
                 found = [t for t in theirs if t.casefold() in shown.casefold()]
                 assert not found, (found, shown)
