@@ -30,7 +30,7 @@ class Reader:
         self.url = url
         self.wrong: list[str] = []
         self.context = browser.new_context(viewport={"width": 1100, "height": 800}, **context)
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(40_000)
         self.page = self.context.new_page()
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda e: self.wrong.append(f"error: {e}"))
@@ -69,7 +69,7 @@ class Reader:
 
     def until(self, script: str) -> None:
         """Waits until an expression is true. By asking: Playwright's own way needs eval, which the page's policy forbids."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 40
         while not self.evaluate(script):
             assert time.monotonic() < end, f"never true: {script}"
             time.sleep(0.02)
