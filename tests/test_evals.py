@@ -277,6 +277,27 @@ def _called(name: str, arguments: dict[str, Any]) -> str:
     return f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{json.dumps(arguments)}<|call|>"
 
 
+def test_scores_of_every_form_are_read_as_numbers() -> None:
+    from types import SimpleNamespace
+
+    from motet.evals.run import score, value_of
+
+    def sample(value: Any, kind: str = "a", n: int = 0) -> Any:
+        scores = {"s": SimpleNamespace(value=value)} if value is not None else {}
+        return SimpleNamespace(scores=scores, metadata={"kind": kind}, id=n)
+
+    plain = catalogue.Measure()
+    values = ("C", "P", "I", "N", 1, 0.25, float("nan"), {"score": "C", "confidence": 80}, {"other": 1}, None)
+    assert [value_of(sample(v), plain) for v in values] == [1, 0.5, 0, 0, 1, 0.25, 0, 1, None, None]
+    hallucinated = catalogue.Measure(is_="I")
+    assert [value_of(sample(v), hallucinated) for v in "CIN"] == [0, 1, 0]
+    assert value_of(sample("C", "b"), catalogue.Measure(where=("kind", "a"))) is None
+    # Eight answers to one question are one question: the interval does not shrink.
+    once, eight = ([sample("C" if n % 2 else "I", n=n) for n in range(20) for _ in range(k)] for k in (1, 8))
+    (a, questions), (b, same) = score(once, plain), score(eight, plain)
+    assert questions == same == 20 and a.value == b.value == 0.5 and b.high - b.low > 0.9 * (a.high - a.low)
+
+
 # --- runs ---
 
 

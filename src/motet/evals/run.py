@@ -212,7 +212,9 @@ def value_of(sample: EvalSample, measure: Measure) -> float | None:
         return None
     value: Any = next(iter(sample.scores.values())).value
     if isinstance(value, Mapping):
-        value = value.get(measure.key, next(iter(value.values()), 0.0))
+        value = value.get(measure.key)
+    if value is None:
+        return None
     if measure.is_ is not None:
         return float(value == measure.is_)
     letters = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
