@@ -207,11 +207,13 @@ class Formats(Talk):
     def make(self, rng: random.Random, effort: Effort, split: Split, unseen: bool) -> Example:
         """Fields of an order 1 : the answer to some question, as an integer, a text or a list 1."""
         if rng.random() < 0.5:
-            inner = self._ORDERS.example(apart(rng), effort, split, rng.choice((2, 3, 4)))
-            wanted: dict[str, Any] = json.loads(inner.final)
-            prompt, name = inner.prompt.split(" Give ")[0], rng.choice(("order", "purchase", "record"))
-            if rng.random() < 0.5:
-                prompt = rng.choice(("Read this: {p}", "{p}", "An order came in. {p}")).format(p=prompt)
+            own = apart(rng)
+            x, about, _ = self._ORDERS.instance(own, split, rng.choice((2, 3, 4)))
+            told = str(self._ORDERS.fields(own, x)["s"])
+            done = self._ORDERS.work(own, x, effort)
+            wanted: dict[str, Any] = json.loads(done.final)
+            prompt = rng.choice(("Read this: {p}", "{p}", "{p}", "An order came in. {p}")).format(p=told)
+            name, work = rng.choice(("order", "purchase", "record")), str(done.analysis)
         else:
             inner = aside(rng, effort, split)
             key, name = rng.choice(self._KEYS), rng.choice(("answer", "reply", "result"))
@@ -220,7 +222,7 @@ class Formats(Talk):
                 shown = int(inner.final)
             elif all(p.isdigit() for p in inner.final.split(", ")):
                 shown = [int(p) for p in inner.final.split(", ")]
-            wanted, prompt = {key: shown}, inner.prompt
+            wanted, prompt, about, work = {key: shown}, inner.prompt, inner.key, inner.analysis_text
         schema = {
             "type": "object",
             "properties": {k: _type(v) for k, v in wanted.items()},
@@ -238,9 +240,9 @@ class Formats(Talk):
         )
         final = json.dumps(wanted)
         return scene_example(
-            f"{name} {keys} {inner.key}",
+            f"{name} {keys} {about}",
             prompt,
-            before + inner.analysis_text,
+            before + work,
             final,
             Scene(developer=developer),
             effort,
