@@ -319,7 +319,9 @@ def test_for_those_who_listen(browser: Any, scheme: str) -> None:
     kinds = f"{THINK}{FINAL}# A\n\n- [x] b\n- c\n\n> d\n\n| e | f |\n|-|-|\n| 1 | 2 |\n\n```py\nx\n```\n\n[g](https://g.example) `h` \u202e\n\n{text}<|return|>"
 
     def faults(reader: Reader) -> list[Any]:
-        found = axe.run(reader.page).response["violations"]
+        # in the dark only the contrasts can differ
+        only = {"runOnly": ["color-contrast"]} if scheme == "dark" else None
+        found = axe.run(reader.page, options=only).response["violations"]
         return [(v["id"], [n["html"][:100] for n in v["nodes"]]) for v in found]
 
     with (
