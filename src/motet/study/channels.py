@@ -339,7 +339,7 @@ def content(
     runs = [(e, [float(j.run) for j in g]) for e, g in grouped(judged, lambda j: j.effort).items()]
     report.plots.append(Plot(
         "Longest piece of thinking in an answer, by effort",
-        plots.bars([e for e, _ in runs], {"longest run": [clustered_mean(v, list(range(len(v)))) for _, v in runs]}, "words", unit=False),
+        plots.bars([e for e, _ in runs], {"longest run": [clustered_mean(v, list(range(len(v)))) for _, v in runs]}, "words", unit=False, x="effort"),
         f"Means; {RUN} words in one piece count as a repetition.",
     ))  # fmt: skip
     return asks

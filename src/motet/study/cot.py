@@ -148,8 +148,11 @@ def loop_part(streams: Sequence[Loop], kinds: dict[str, Callable[[], Detector]],
     report.tables.append(
         Table("What a detector costs", [{"detector": k, "microseconds a token": v} for k, v in cost.items()])
     )
-    report.plots.append(Plot("Alarms by kind of stream", plots.bars(kinds_seen, {n: [r[k] for k in kinds_seen] for n, r in rates.items()}, "share with an alarm"),
-                             f"The first {len(LOOPS)} are loops, the others are not. 95 % intervals (Wilson)."))  # fmt: skip
+    grid = np.array([[r[k].value for k in kinds_seen] for r in rates.values()])
+    report.plots.append(Plot(
+        "Alarms by kind of stream", plots.heat(grid, list(rates), "", "share with an alarm", 1.0, kinds_seen),
+        f"The first {len(LOOPS)} kinds are loops, the others are not: 1 is right there, 0 here.",
+    ))  # fmt: skip
     caught = {k: max(r[k].value for r in rates.values()) for k in LOOPS if k in kinds_seen}
     missed = [k for k, v in caught.items() if v < CAUGHT]
     exact = rates.get("exact period", {})
@@ -214,7 +217,7 @@ def thought_part(test: Sequence[Thought], judges: Sequence[Monitor], report: Rep
     report.plots.append(
         Plot(
             "Monitorability by effort",
-            plots.bars(efforts, by, "TPR x TNR"),
+            plots.bars(efforts, by, "TPR x TNR", x="effort"),
             "Planted misbehaviour, thinking and answer seen.",
         )
     )
@@ -359,7 +362,7 @@ def _loop_rates(own: Sequence[Own], names: Sequence[str], report: Report) -> Non
     report.plots.append(
         Plot(
             "Replies that loop exactly, by effort",
-            plots.bars(efforts, by, "share of replies"),
+            plots.bars(efforts, by, "share of replies", x="effort"),
             "95 % intervals, resampled by question.",
         )
     )
@@ -434,6 +437,6 @@ def _wrong_answers(own: Sequence[Own], subject: Subject, report: Report) -> None
     )  # fmt: skip
     shown = {m: [Interval(0.0, 0.0, 0.0) if v.value != v.value else v for v in row] for m, row in by.items()}
     report.plots.append(Plot(
-        "Can a wrong answer be told from the reply? By effort", plots.bars(efforts, shown, "TPR x TNR"),
+        "Can a wrong answer be told from the reply? By effort", plots.bars(efforts, shown, "TPR x TNR", x="effort"),
         "The subject's own replies; nothing where an effort has no wrong or no right answer.",
     ))  # fmt: skip

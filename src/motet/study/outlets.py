@@ -301,7 +301,9 @@ def sorted_out(bodies: Sequence[Any], failed: bool = False) -> Shown:
         if again:
             out.rest += into.rest
             finals.append(into)
-        out.failed = out.failed or (isinstance(body, Mapping) and bool(body.get("error")))
+        out.failed = out.failed or (
+            isinstance(body, Mapping) and bool(body.get("error") or kind in ("error", "response.failed"))
+        )
     for more in finals:  # as a reader sees them
         for name in ("visible", "calls", "thinking", "tokens", "thoughts"):
             if not _within(getattr(more, name), getattr(out, name)):

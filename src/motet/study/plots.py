@@ -14,7 +14,10 @@ import numpy.typing as npt
 
 from motet.study.stats import Interval
 
-COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#be185d")
+# Light and dark in turn, and every bar with a hatch and every line with a mark of its own: a page printed in grey can be read.
+COLOURS = ("#1d4ed8", "#f59e0b", "#065f46", "#c084fc", "#b91c1c", "#67e8f9", "#3f6212", "#f9a8d4")
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo", "+++")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,15 @@ def curve(series: Sequence[Series], x: str, y: str, *, log_x: bool = False, unit
         colour = COLOURS[n % len(COLOURS)]
         middle, spread = _spread(s.y)
         axes.errorbar(
-            s.x, middle, yerr=spread, fmt="o-", ms=4, lw=1.4, capsize=2.5, color=colour, label=s.name
+            s.x,
+            middle,
+            yerr=spread,
+            fmt=f"{MARKS[n % len(MARKS)]}-",
+            ms=4,
+            lw=1.4,
+            capsize=2.5,
+            color=colour,
+            label=s.name,
         )
         for label, at_x, at_y in zip(s.labels, s.x, middle, strict=False):
             axes.annotate(
@@ -56,15 +67,22 @@ def curve(series: Sequence[Series], x: str, y: str, *, log_x: bool = False, unit
 
 
 def bars(
-    groups: Sequence[str], values: Mapping[str, Sequence[float | Interval]], y: str, unit: bool = True
+    groups: Sequence[str],
+    values: Mapping[str, Sequence[float | Interval]],
+    y: str,
+    unit: bool = True,
+    x: str = "",
 ) -> str:
-    """Bars side by side in groups, with their intervals."""
+    """Bars side by side in groups, with their intervals; `x` says what the groups are."""
     figure, axes = _figure(max(5.0, 1.0 + 0.24 * len(groups) * max(2, len(values))), 3.8)
     width = 0.8 / max(1, len(values))
     for n, (name, row) in enumerate(values.items()):
         at = np.arange(len(groups)) + (n - (len(values) - 1) / 2) * width
         middle, spread = _spread(row)
-        axes.bar(at, middle, width * 0.92, color=COLOURS[n % len(COLOURS)], label=name)
+        axes.bar(
+            at, middle, width * 0.92, color=COLOURS[n % len(COLOURS)], label=name,
+            hatch=HATCHES[n % len(HATCHES)], edgecolor="white", linewidth=0.5,
+        )  # fmt: skip
         axes.errorbar(at, middle, yerr=spread, fmt="none", ecolor="#334155", lw=1, capsize=2)
     axes.set_xticks(
         range(len(groups)),
@@ -72,6 +90,7 @@ def bars(
         rotation=25 if len(groups) > 4 else 0,
         ha="right" if len(groups) > 4 else "center",
     )
+    axes.set_xlabel(x)
     axes.set_ylabel(y)
     if unit:
         axes.set_ylim(0, 1.05)
@@ -95,12 +114,26 @@ def lying(names: Sequence[str], values: Sequence[float | Interval], x: str, leas
 
 
 def heat(
-    grid: npt.NDArray[np.floating[Any]], rows: Sequence[str], x: str, scale: str, high: float | None = None
-) -> str:
-    """A map of a matrix, one named row a line; colours from 0 to `high`."""
-    figure, axes = _figure(7.2, 1.1 + 0.24 * len(rows))
+    grid: npt.NDArray[np.floating[Any]], rows: Sequence[str], x: str, scale: str, high: float | None = None,
+    columns: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """A map of a matrix, one named row a line; colours from 0 to `high`. With names of columns, the numbers stand in the cells."""
+    figure, axes = _figure(7.2, (1.9 if columns else 1.1) + 0.24 * len(rows))
     image = axes.imshow(grid, aspect="auto", cmap="viridis", vmin=0, vmax=high, interpolation="nearest")
     axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    if columns:
+        axes.set_xticks(range(len(columns)), columns, fontsize=7, rotation=30, ha="right")
+        top = high or float(np.nanmax(grid)) or 1.0
+        for (row, column), value in np.ndenumerate(grid):
+            axes.text(
+                column,
+                row,
+                f"{value:.2g}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="black" if value > 0.6 * top else "white",
+            )
     axes.set_xlabel(x)
     axes.spines[:].set_visible(False)
     axes.grid(False)

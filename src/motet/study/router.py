@@ -221,8 +221,8 @@ def _plots(seen: Routing) -> list[Plot]:
     out.append(
         Plot(
             "Unevenness by layer and channel",
-            plots.bars(layers, by, "CV of the load", unit=False),
-            "0 is even. Groups: layers.",
+            plots.bars(layers, by, "CV of the load", unit=False, x="layer"),
+            "0 is even.",
         )
     )
     if seen.changed is not None:
@@ -230,8 +230,8 @@ def _plots(seen: Routing) -> list[Plot]:
         out.append(
             Plot(
                 "Sets of experts that rounding changes",
-                plots.bars(layers, churn, "share of tokens", unit=False),
-                "Groups: layers.",
+                plots.bars(layers, churn, "share of tokens", unit=False, x="layer"),
+                "Share of tokens whose set of experts is another one in the other arithmetic.",
             )
         )
     return out
