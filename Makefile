@@ -15,7 +15,7 @@ VLLM_TEST := PYTHONPATH=src:tests MOTET_KERNELS=numpy VLLM_CPU_KVCACHE_SPACE=1 .
 NEON_CXX ?= aarch64-linux-gnu-g++
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 8 ? 8 : n )))
 
-.PHONY: help setup setup-dev setup-train run chat demo-tools serve test test-avx512 test-neon lint types clients fuzz bench oracle oracle-vllm train-mini clean
+.PHONY: help setup setup-dev setup-train run chat demo-tools serve test test-avx512 test-neon lint types clients fuzz study bench oracle oracle-vllm train-mini clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,9 @@ test-neon: setup-dev ## the NEON kernels against the scalar ones on an emulated 
 	    -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(NEON_CXX) -DMOTET_ARCH=$$arch >/dev/null && \
 	  PATH="$$PWD/.venv/bin:$$PATH" cmake --build "build/neon-$$arch" >/dev/null && \
 	  qemu-aarch64 -cpu $$([ $$arch = armv8-a ] && echo cortex-a53 || echo max) "build/neon-$$arch/compare_targets" || exit 1; done
+
+study: setup-dev ## every figure of docs/findings.md, on the embedded model (or MODEL=folder); reports in runs/study
+	@$(PY) -m motet.study.findings $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 bench: setup ## speed of the embedded model (or MODEL=folder), ceilings first; ARGS=--json and others
 	@$(MOTET) bench $(if $(MODEL),'$(MODEL)' --prompt 512$(comma)2048 --depth 0$(comma)4096 --batch 1$(comma)8,mini) $(ARGS)

@@ -49,7 +49,7 @@ def test_a_planted_defect_fails_the_study(tmp_path: Path) -> None:
     assert json.loads(motet("study", "tools", "--only", "plain", "--json", folder=tmp_path).stdout)["passed"]
     ran = motet("study", "tools", "--defect", "no answer", "--json", folder=tmp_path, code=1)
     report = json.loads(ran.stdout)
-    assert report["scenarios"]["plain"]["faults"] == {"no_final": 1}
+    assert report["data"]["scenarios"]["plain"]["faults"] == {"no_final": 1}
 
 
 @pytest.mark.parametrize(

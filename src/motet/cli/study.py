@@ -307,45 +307,29 @@ def tools(
     max_tokens: MaxTokens = None,
     precision: PrecisionOption = "int8",
     threads: ThreadsOption = None,
+    out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
     """Conversations that need tools, every token span validated."""
     from motet.study.toolcheck import toolcheck
+    from motet.study.toolreport import common
 
     options: dict[str, Any] = {"attempts": attempts, "only": only or (), "effort": effort, "defect": defect}
     if max_tokens is not None:
         options["max_tokens"] = max_tokens
     if model is None:
+        from motet import __version__
         from motet.tokenizer import o200k_harmony
 
-        report = toolcheck(None, o200k_harmony(), **options)
+        held, identity = (
+            toolcheck(None, o200k_harmony(), **options),
+            {"subject": "scripted policy", "motet": __version__},
+        )
     else:
-        from motet.cli.talk import _open
-
-        with _open(model, precision, threads) as session:
-            report = toolcheck(session.engine, session.encoding, **options)
-    result = {"model": model or "scripted policy", "defect": defect, **report.json()}
-    if json:
-        show.emit(result)
-    else:
-        _print(result)
-    if not report.passed:
-        raise typer.Exit(1)
-
-
-def _print(result: dict[str, Any]) -> None:
-    rows = []
-    for name, s in result["scenarios"].items():
-        k = s["attempts"]
-        faults = ", ".join(f"{c} {n}" for c, n in s["faults"].items())
-        rows.append([name, f"{s['passed']}/{k}", f"{s['pass@k'][k]:.2f}", f"{s['pass^k'][k]:.2f}", faults])
-    show.table(rows, ["scenario", "right", "pass@k", "pass^k", "faults"], right={1, 2, 3})
-    print()
-    show.table(
-        [[k.replace("_", " "), f"{v:.3f}"] for k, v in result["rates"].items()], ["rate", ""], right={1}
-    )
-    for f in result["faults"][:10]:
-        show.note(f"{f['scenario']}: {f['code']}: {show.visible(f['detail'])}", dim=False)
+        with asked.subject(model, None, precision=precision, threads=threads, width=1, grammar=False) as who:
+            held = toolcheck(who.engine, who.encoding, **options)  # type: ignore[attr-defined]
+            identity = who.identity() | {"sampler": "temperature 1, top-p 1, seeded"}
+    asked.finish(common(held, identity, options | {"model": model or "scripted policy"}), out, json)
 
 
 def add_to(app: typer.Typer) -> None:

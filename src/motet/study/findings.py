@@ -71,17 +71,17 @@ def run(
     with Engine(model, max_batch=16) as engine:
         subject = Native(engine, model.encoding, model_name, width=16)
         studies: list[Callable[[], Report]] = [
-            lambda: sweep.sweep(subject, sweep.Plan(questions=100 // part, budgets=(None, 16, 64), max_tokens=700)),
-            lambda: router.study(subject, model, router.Plan(questions=20 // min(part, 4), max_tokens=500), load(find(model_name), precision="float32")),
-            lambda: cot.study(subject, cot.Plan(10 // min(part, 4), 60 // min(part, 4), questions=60 // part, max_tokens=700)),
-            lambda: channels.study(subject, channels.Plan(cases=20_000 // part, outlets=100 // part, questions=10, canaries=30 // min(part, 5), max_tokens=500)),
-            lambda: hierarchy.study(subject, hierarchy.Plan(items=4 // min(part, 4), budget=4 // min(part, 4), max_tokens=200)),
+            lambda: sweep.sweep(subject, sweep.Plan(questions=60 // part, budgets=(None, 16, 64), max_tokens=700)),
+            lambda: router.study(subject, model, router.Plan(questions=12 // min(part, 4), max_tokens=500), load(find(model_name), precision="float32")),
+            lambda: cot.study(subject, cot.Plan(10 // min(part, 4), 60 // min(part, 4), questions=40 // part, max_tokens=700)),
+            lambda: channels.study(subject, channels.Plan(cases=5_000 // part, outlets=60 // part, questions=10, canaries=30 // min(part, 5), max_tokens=500)),
+            lambda: hierarchy.study(subject, hierarchy.Plan(items=3 // min(part, 3), budget=3 // min(part, 3), max_tokens=200)),
         ]  # fmt: skip
         for study in studies:
             began = time.perf_counter()
             keep(study(), began)
         began = time.perf_counter()
-        figures["tools"], svg = tools_by_effort(engine, model.encoding, 1 if quick else 3)
+        figures["tools"], svg = tools_by_effort(engine, model.encoding, 1 if quick else 2)
         (out / "tools-by-effort.svg").write_text(svg + "\n", "utf-8")
         tell(f"tools: {time.perf_counter() - began:.0f} s")
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
