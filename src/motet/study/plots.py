@@ -16,7 +16,7 @@ from motet.study.stats import Interval
 
 # Light and dark in turn, and every bar with a hatch and every line with a mark of its own: a page printed in grey can be read.
 COLOURS = ("#1d4ed8", "#f59e0b", "#065f46", "#c084fc", "#b91c1c", "#67e8f9", "#3f6212", "#f9a8d4")
-HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo", "+++")
+HATCHES = ("", "//", "--", "\\\\", "||", "xx", "/", "-")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
