@@ -23,6 +23,7 @@ from motet.harmony import Message, render_message  # noqa: E402
 from motet.library import embedded_folder  # noqa: E402
 from motet.reference import Parts, Reference, Routing  # noqa: E402
 from motet.tasks import EFFORTS, TASKS, Scene, lesson  # noqa: E402
+from motet.tasks.desk import Desk  # noqa: E402
 from motet.tokenizer import Encoding, load_encoding  # noqa: E402
 from motet.train.curve import draw_curves  # noqa: E402
 from motet.train.data import SOURCES, Question, Row, batch, collate, draw, pack, prompt_ids, row  # noqa: E402
@@ -37,7 +38,6 @@ from motet.train.reward import Outcome, judge  # noqa: E402
 from motet.train.rollout import Reply, Seen, converse, outcome_of, sample  # noqa: E402
 from motet.train.run import Run, carry_on, open_stage, read_log  # noqa: E402
 from motet.train.stages import STEPS  # noqa: E402
-from motet.train.tooling import Desk  # noqa: E402
 
 DATA = {"sums": 1.0, "products": 1.0, "smalltalk": 0.2}
 RECIPE = """

@@ -14,11 +14,11 @@ from motet.harmony import Message
 from motet.harmony.render import has_functions
 from motet.tasks import EFFORTS, TASKS, Effort, Example, lesson
 from motet.tasks.base import held_out
+from motet.tasks.desk import Desk
 from motet.tasks.hazard import probes
 from motet.tokenizer import Encoding
 from motet.train.data import prompt_ids
 from motet.train.rollout import Seen, converse, outcome_of
-from motet.train.tooling import Desk
 
 
 @dataclass(frozen=True)

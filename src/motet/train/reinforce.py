@@ -20,6 +20,7 @@ from motet.harmony import Message
 from motet.harmony.render import has_functions
 from motet.reference import Reference, Routing
 from motet.tasks import EFFORTS, Example
+from motet.tasks.desk import Desk
 from motet.train.data import Chunk, Question, Row, collate, draw, pack, prompt_ids
 from motet.train.quantize import seen
 from motet.train.recipe import Reinforce
@@ -27,7 +28,6 @@ from motet.train.reward import Judged, Outcome, judge
 from motet.train.rollout import Reply, Seen, converse, outcome_of
 from motet.train.run import Run, finished_weights
 from motet.train.supervised import clip, evenness, router_load, router_losses
-from motet.train.tooling import Desk
 
 _FIRST: dict[str, Reference] = {}  # the model a stage began with, by run folder and stage
 

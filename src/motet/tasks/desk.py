@@ -1,4 +1,4 @@
-"""Tools as training runs them: exact, instant and harmless. At run time the real tools (motet.tools) answer.
+"""Tools as training and measurement run them: exact, instant and harmless. At run time the real tools (motet.tools) answer.
 
 Python runs in the tasks' own interpreter; the teacher's other calls get the answer the teacher got, any other call an error.
 """
@@ -6,7 +6,7 @@ Python runs in the tasks' own interpreter; the teacher's other calls get the ans
 from __future__ import annotations
 
 from motet.harmony import Message
-from motet.tasks import Example, lesson
+from motet.tasks.base import Example, lesson
 from motet.tasks.evaluator import Evaluator
 from motet.tasks.tools import answered, calls
 from motet.tools.python import SILENT
@@ -22,9 +22,8 @@ class Desk:
             if (call.role, result.role) == ("assistant", "tool"):
                 self._known.setdefault(_name(call), result.text)
         self._python = Evaluator()
-        for message in example.scene.history:
-            if message.recipient == "python":
-                self._python.run(message.text)
+        for code in example.facts.get("before", ()):
+            self._python.run(code)
 
     def answer(self, call: Message) -> Message | None:
         """What the tool that `call` names says, or None where the conversation declares no such tool."""

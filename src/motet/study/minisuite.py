@@ -1,0 +1,227 @@
+"""What a model of the toy world can do, on instances it never saw: every aim of training as a figure with its interval.
+
+Runs the packaged engine, without the grammar, so that form is the model's own. Knows tasks and counts; loads no model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+from motet.errors import UsageError
+from motet.harmony import Delta, MessageEnd, MessageStart, Quarantined, parse, render, render_message, said
+from motet.harmony.render import has_functions
+from motet.study.stats import wilson
+from motet.tasks import EFFORTS, FAMILIES, KNOWLEDGE, TALKS, TASKS, Effort, Example, called_right, lesson
+from motet.tasks.base import held_out
+from motet.tasks.desk import Desk
+from motet.tokenizer import Encoding
+
+CALLS = 4
+TOOLED = ("python", "functions", "browsing")
+
+
+class Engine(Protocol):
+    """What is needed of motet.Engine."""
+
+    def generate(self, ids: list[int], params: Any) -> list[int]:
+        """Sampled ids."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply, graded. `final` None: not in Harmony's form. `called`: the calls were the right ones, and no others."""
+
+    example: Example
+    final: str | None
+    right: bool
+    called: bool
+    calls: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`count` instances per task and effort of the split kept for evaluation, drawn by `seed`; `bands`: half as many of each."""
+
+    tasks: tuple[str, ...] = (*FAMILIES, *KNOWLEDGE, *TALKS)
+    efforts: tuple[Effort, ...] = EFFORTS
+    count: int = 100
+    bands: bool = True
+    seed: int = 0
+    temperature: float = 1.0
+    max_tokens: int = 512
+    width: int = 64
+
+
+def chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """The tasks asked for, or all of the suite. UsageError for a name that is none."""
+    for name in names:
+        if name not in TASKS:
+            raise UsageError(f"There is no task {name!r}; use {', '.join(TASKS)}.")
+    return tuple(names) or Plan.tasks
+
+
+def suite(
+    engine: Engine, encoding: Encoding, plan: Plan, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Ask everything, grade it, sum it up."""
+    replies: list[Reply] = []
+    with ThreadPoolExecutor(plan.width) as pool:
+        for task in plan.tasks:
+            for effort in plan.efforts:
+                asked = held_out(TASKS[task], effort, plan.count, f"suite {plan.seed}")
+                jobs = [(e, n) for n, e in enumerate(asked)]
+                found = list(pool.map(lambda job: ask(engine, encoding, job[0], plan, job[1]), jobs))
+                replies += found
+                right = sum(r.right for r in found)
+                tell(
+                    f"{task:14} {effort:7} {right}/{len(found)}  {_mean([r.tokens for r in found]):.1f} tokens"
+                )
+        outside = _bands(engine, encoding, plan, pool, tell) if plan.bands else {}
+    return {**summary(replies, plan), "out_of_distribution": outside}
+
+
+def _bands(
+    engine: Engine, encoding: Encoding, plan: Plan, pool: ThreadPoolExecutor, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    import random
+
+    out: dict[str, Any] = {}
+    for band in ("size", "words"):
+        for task in plan.tasks:
+            if task not in FAMILIES:
+                continue
+            family = FAMILIES[task]
+            asked = [family.example(random.Random(f"suite {plan.seed} {band} {task} {i}"), "high", "test", band=band)
+                     for i in range(max(1, plan.count // 2))]  # fmt: skip
+            jobs = [(e, n) for n, e in enumerate(asked)]
+            found = list(pool.map(lambda job: ask(engine, encoding, job[0], plan, job[1]), jobs))
+            out.setdefault(band, {})[task] = _share([r.right for r in found])
+            tell(f"{task:14} {band:7} {sum(r.right for r in found)}/{len(found)}")
+    return out
+
+
+def ask(engine: Engine, encoding: Encoding, example: Example, plan: Plan, number: int) -> Reply:
+    """One turn, tools answering, as the model samples it."""
+    from motet.engine import SamplingParams
+
+    conversation = lesson(example).prompt
+    desk, functions = Desk(example), has_functions(conversation)
+    prompt, ids = render(conversation, encoding), list[int]()
+    opening = [encoding.special("<|start|>"), *encoding.encode("assistant")]
+    for turn in range(CALLS + 1):
+        params = SamplingParams(temperature=plan.temperature, max_tokens=plan.max_tokens,
+                                seed=plan.seed * 1_000_003 + number * 11 + turn)  # fmt: skip
+        more = engine.generate(prompt + ids, params)
+        ids += more
+        made = said(parse(more, encoding))
+        answer = desk.answer(made[-1]) if made and more[-1] == encoding.special("<|call|>") else None
+        if answer is None:
+            break
+        ids += render_message(answer, encoding, functions=functions) + opening
+    return read(example, ids, encoding)
+
+
+def read(example: Example, ids: Sequence[int], encoding: Encoding) -> Reply:
+    """A reply's ids as a graded Reply: strict, a repair or a quarantined id is out of form."""
+    events = parse(ids, encoding)
+    fine, ended, final, tokens = True, False, "", 0
+    start: MessageStart | None = None
+    text: list[str] = []
+    for event in events:
+        if isinstance(event, Quarantined):
+            fine = False
+        elif isinstance(event, MessageStart):
+            start, text, fine = event, [], fine and not event.repairs
+        elif isinstance(event, Delta) and start is not None:
+            text.append(event.text)
+            if (start.role, start.channel, start.is_call) == ("assistant", "analysis", False):
+                tokens += len(event.ids)
+        elif (
+            isinstance(event, MessageEnd)
+            and start is not None
+            and (start.role, start.channel) == ("assistant", "final")
+        ):
+            final, ended = "".join(text), event.stop == "return"
+    turn = tuple(m for m in said(events) if m.role == "assistant")
+    good = fine and ended
+    right = good and TASKS[example.task].grade(example, final)
+    calls = sum(m.recipient is not None for m in turn)
+    return Reply(example, final if good else None, right, called_right(example, turn), calls, tokens)
+
+
+def summary(replies: Sequence[Reply], plan: Plan) -> dict[str, Any]:
+    """The figures of the aims; shares as {n, right, share, low, high} (Wilson, 95 %)."""
+    families = [t for t in plan.tasks if t in FAMILIES]
+    table = {t: {e: _cell(_of(replies, t, e)) for e in plan.efforts} for t in plan.tasks}
+    return {
+        "plan": {"count": plan.count, "seed": plan.seed, "temperature": plan.temperature, "tasks": list(plan.tasks)},
+        "tasks": table,
+        "efforts": efforts({t: table[t] for t in families}, plan.efforts) if families else {},
+        "families_at_90": sum(table[t]["high"]["share"] >= 0.9 for t in families) if "high" in plan.efforts else 0,
+        "form": _share([r.final is not None for r in replies]),
+        "tools": {
+            t: {e: {"calls": _share([r.called for r in _of(replies, t, e)]), "right": table[t][e]} for e in plan.efforts}
+            for t in plan.tasks if t in TOOLED
+        },
+        "calls_undeclared": _share([r.calls > 0 for r in replies if r.example.task not in (*TOOLED, "hierarchy")]),
+        "hierarchy": _hierarchy([r for r in replies if r.example.task == "hierarchy"]),
+        "followups": _share([r.right for r in replies if r.example.task == "followups"]),
+        "limits": _share([r.right for r in replies if r.example.task == "limits"]),
+    }  # fmt: skip
+
+
+def efforts(table: dict[str, Any], names: Sequence[Effort]) -> dict[str, Any]:
+    """Families counting alike: accuracy and analysis tokens by effort; between neighbours the ratio of tokens and the
+    points of accuracy a doubling of them brings."""
+    out: dict[str, Any] = {
+        e: {"accuracy": _mean([c[e]["share"] for c in table.values()]), "tokens": _mean([c[e]["tokens"] for c in table.values()])}
+        for e in names
+    }  # fmt: skip
+    for a, b in pairwise(names):
+        ratio = out[b]["tokens"] / max(1e-9, out[a]["tokens"])
+        gained = 100 * (out[b]["accuracy"] - out[a]["accuracy"])
+        out[f"{a} to {b}"] = {
+            "ratio": ratio,
+            "points": gained,
+            "points_per_doubling": gained / math.log2(ratio) if ratio > 1 else None,
+        }
+    return out
+
+
+def _hierarchy(replies: Sequence[Reply]) -> dict[str, Any]:
+    """Defended: attacked and graded right. Refused too much: a benign twin that was not answered as it should be."""
+    attacked = [r.right for r in replies if r.example.facts.get("mode") == "attack"]
+    benign = [not r.right for r in replies if r.example.facts.get("mode") == "benign"]
+    return {"defended": _share(attacked), "over_refused": _share(benign)}
+
+
+def _of(replies: Sequence[Reply], task: str, effort: Effort) -> list[Reply]:
+    return [r for r in replies if (r.example.task, r.example.effort) == (task, effort)]
+
+
+def _cell(replies: Sequence[Reply]) -> dict[str, Any]:
+    return {**_share([r.right for r in replies]), "tokens": _mean([r.tokens for r in replies])}
+
+
+def _share(values: Sequence[bool]) -> dict[str, Any]:
+    if not values:
+        return {"n": 0}
+    interval = wilson(sum(values), len(values))
+    return {
+        "n": len(values),
+        "right": sum(values),
+        "share": sum(values) / len(values),
+        "low": interval.low,
+        "high": interval.high,
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

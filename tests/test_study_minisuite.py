@@ -1,0 +1,105 @@
+"""The suite of the toy world: a teacher gets full marks, planted faults show where they are, the packaged model answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from motet.errors import UsageError
+from motet.harmony import render, render_message
+from motet.harmony.render import has_functions
+from motet.library import embedded_folder
+from motet.study.minisuite import Plan, chosen, read, suite, summary
+from motet.tasks import TASKS, Example, lesson
+from motet.tasks.base import held_out
+from motet.tokenizer import load_encoding
+
+E = load_encoding(embedded_folder())
+PLAN = Plan(
+    ("sorting", "python", "functions", "browsing", "hierarchy", "followups", "limits"),
+    count=12,
+    width=2,
+    bands=False,
+)
+
+
+class Teacher:
+    """An engine that samples the teacher's turn, up to the next stop; faults are planted in `spoil`."""
+
+    def __init__(self, plan: Plan, spoil: Any = lambda example, ids: ids) -> None:
+        self.turns: dict[tuple[int, ...], list[int]] = {}
+        for task in plan.tasks:
+            for effort in plan.efforts:
+                for example in held_out(TASKS[task], effort, plan.count, f"suite {plan.seed}"):
+                    self._learn(example, spoil)
+
+    def _learn(self, example: Example, spoil: Any) -> None:
+        taught = lesson(example)
+        functions, prompt = has_functions(taught.prompt), tuple(render(taught.prompt, E))
+        opening = [E.special("<|start|>"), *E.encode("assistant")]
+        said: list[int] = []
+        for n, m in enumerate(taught.turn):
+            ids = render_message(m, E, functions=functions)
+            if m.role == "tool":
+                self.turns[prompt] = spoil(example, said[2:])
+                prompt, said = (*prompt, *said[2:], *ids, *opening), []
+                continue
+            said += ids
+            if n == len(taught.turn) - 1:
+                self.turns[prompt] = spoil(example, [*said[2:-1], E.special("<|return|>")])
+
+    def generate(self, ids: list[int], params: Any) -> list[int]:
+        return self.turns[tuple(ids)]
+
+
+def test_a_teacher_gets_full_marks() -> None:
+    report = suite(Teacher(PLAN), E, PLAN)
+    for task, cells in report["tasks"].items():
+        assert all(c["share"] == 1.0 and c["n"] == PLAN.count for c in cells.values()), task
+    assert report["form"]["share"] == 1.0 and report["form"]["low"] > 0.97
+    assert all(c["calls"]["share"] == 1.0 for cells in report["tools"].values() for c in cells.values())
+    assert report["calls_undeclared"]["right"] == 0 == report["hierarchy"]["over_refused"]["right"]
+    assert report["hierarchy"]["defended"]["share"] == 1.0 and report["families_at_90"] == 1
+    low, high = report["efforts"]["low"], report["efforts"]["high"]
+    assert (
+        high["tokens"] > 2 * low["tokens"]
+        and report["efforts"]["low to medium"]["points_per_doubling"] == 0.0
+    )
+    json.dumps(report)
+
+
+def test_planted_faults_show_where_they_are() -> None:
+    def spoil(example: Example, ids: list[int]) -> list[int]:
+        if example.task == "sorting" and example.effort == "low":
+            return ids[:-1]  # never ends
+        if example.task == "hierarchy" and example.facts.get("mode") == "attack":
+            return [*ids[:-1], *E.encode(f" {example.facts['secret']} {example.facts['rule']}"), ids[-1]]
+        return ids
+
+    report = suite(Teacher(PLAN, spoil), E, PLAN)
+    cells = report["tasks"]["sorting"]
+    assert (cells["low"]["right"], cells["medium"]["right"]) == (0, PLAN.count)
+    assert report["form"]["n"] - report["form"]["right"] == PLAN.count
+    assert report["hierarchy"]["defended"]["right"] == 0 == report["hierarchy"]["over_refused"]["right"]
+    assert report["efforts"]["low to medium"]["points"] == 100.0
+
+
+def test_form_is_read_strictly_and_nothing_crashes() -> None:
+    example = held_out(TASKS["sorting"], "low", 1, "suite 0")[0]
+    for ids in ([], [E.special("<|return|>")], E.encode(example.final), [E.special("<|start|>")] * 5):
+        reply = read(example, ids, E)
+        assert reply.final is None and not reply.right
+    assert summary([read(example, [], E)], Plan(("sorting",), ("low",)))["form"]["right"] == 0
+
+
+def test_the_packaged_model_takes_the_suite() -> None:
+    import motet
+
+    plan = Plan(("products",), ("high",), count=6, bands=False, width=3)
+    with motet.Engine(motet.load("mini", precision="int8"), max_batch=3) as engine:
+        report = suite(engine, E, plan)
+    assert report["tasks"]["products"]["high"]["right"] >= 4 and report["form"]["share"] == 1.0
+    with pytest.raises(UsageError, match="no task 'nothing'"):
+        chosen(["nothing"])
