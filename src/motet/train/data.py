@@ -57,7 +57,12 @@ class Row:
 
 
 class Source(Protocol):
-    """Where training data comes from."""
+    """Where training data comes from; `names` are the tasks whose questions it draws."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tasks by name."""
+        ...
 
     def draw(self, rng: random.Random, effort: Effort) -> Question | str:
         """A question, or a piece of plain text."""
@@ -83,6 +88,7 @@ class Text:
     """Plain text."""
 
     write: Callable[[random.Random], str]
+    names: tuple[str, ...] = ()
 
     def draw(self, rng: random.Random, effort: Effort) -> str:
         """A document."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from motet.errors import UsageError
 from motet.tasks import TASKS
 from motet.train.curve import draw_curves
-from motet.train.data import Question, draw
+from motet.train.data import source
 from motet.train.evaluate import Score, evaluate, means, probe
 from motet.train.export import export, stored_model, write_card
 from motet.train.fast import fast_model
@@ -69,14 +68,7 @@ def do(recipe: Recipe, folder: Path, stage: str, out: Path, until: int | None, w
 
 def tasks_of(data: Mapping[str, float]) -> list[str]:
     """The tasks that sources draw from and that can be asked, in the order of the registry."""
-    if not data:
-        return []
-    rng = random.Random("tasks of sources")
-    found = set()
-    for _ in range(40 * max(8, len(TASKS))):
-        drawn = draw(data, rng)
-        if isinstance(drawn, Question):
-            found.add(drawn.example.task)
+    found = {task for name in data for task in source(name).names}
     return [name for name in TASKS if name in found]
 
 
