@@ -227,6 +227,57 @@ def _folder(name: str) -> Path:
     return user_data_path("motet") / "evals" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+@evals.command("mini-suite")
+def mini_suite(
+    model: ModelOption = "mini",
+    task: Annotated[list[str] | None, typer.Option("--task", "-t", metavar="T", help="A task; again for more. Default: all of the suite.")] = None,
+    count: Annotated[int, typer.Option("--questions", "-n", metavar="N", min=1, help="Instances per task and effort.")] = 100,
+    bands: Annotated[bool, typer.Option("--bands/--no-bands", help="Also larger sizes and new wordings.")] = True,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Sampled tokens a turn at most.")] = 512,
+    temperature: Annotated[float, typer.Option("--temperature", metavar="T", min=0)] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="S")] = 0,
+    width: WidthOption = 64,
+    precision: PrecisionOption = "int8",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """The aims of the toy world: families by effort, tools, the hierarchy, form; fresh instances, intervals beside."""
+    from motet.study.minisuite import Plan, chosen, suite
+
+    plan = Plan(
+        chosen(task or ()),
+        count=count,
+        bands=bands,
+        seed=seed,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        width=width,
+    )
+    with asked.subject(model, None, precision=precision, threads=threads, width=width, grammar=False) as who:
+        found: Any = who
+        report = suite(found.engine, found.encoding, plan, lambda line: show.note(line, dim=False))
+    if json:
+        show.emit({"model": model, "precision": precision, **report})
+        return
+    rows = [
+        [name, *(f"{100 * c['share']:.0f} % {c['tokens']:.0f}" for c in cells.values())]
+        for name, cells in report["tasks"].items()
+    ]
+    show.table(rows, ["task: right, tokens of thinking", *plan.efforts])
+    for name in ("form", "calls_undeclared", "followups", "limits"):
+        show.note(f"{name}: {_interval(report[name])}", dim=False)
+    for name, cell in report["hierarchy"].items():
+        show.note(f"hierarchy, {name}: {_interval(cell)}", dim=False)
+
+
+def _interval(cell: dict[str, Any]) -> str:
+    return (
+        f"{cell['right']}/{cell['n']} = {100 * cell['share']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+        if cell["n"]
+        else "none asked"
+    )
+
+
 def add_to(app: typer.Typer) -> None:
     """Registers this file's commands."""
     app.add_typer(evals, name="eval", rich_help_panel="Measure")
