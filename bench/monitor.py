@@ -65,27 +65,26 @@ def seconds(engine: Any, encoding: Any, watch: tuple[str, ...]) -> tuple[float, 
 
 
 def turns(name: str, rounds: int) -> dict[str, Any]:
-    """Time of watched turns over that of bare ones, and the time a token takes."""
+    """Time of watched turns over that of bare ones, without and with the record of routes, and the time a token takes."""
     model = motet.load(name)
-    ratios, token = [], []
+    token, ratios = list[float](), {"watched": list[float](), "watched, routes recorded": list[float]()}
     with (
         Engine(model, record_routes=True, prefix_cache=False) as full,
         Engine(model, prefix_cache=False) as bare,
     ):
         for n in range(rounds + 1):
-            first, _ = seconds(bare, model.encoding, ("off",))
-            second, count = seconds(full, model.encoding, ())
-            third, _ = seconds(bare, model.encoding, ("off",))
+            first, count = seconds(bare, model.encoding, ("off",))
+            watched, _ = seconds(bare, model.encoding, ())
+            routed, _ = seconds(full, model.encoding, ())
+            last, _ = seconds(bare, model.encoding, ("off",))
             if n:  # the first round warms up
-                ratios.append(2 * second / (first + third))
-                token.append(1e6 * (first + third) / 2 / count)
-    return {
-        "model": name,
-        "ratio": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-        "us_per_token": statistics.median(token),
+                ratios["watched"].append(2 * watched / (first + last))
+                ratios["watched, routes recorded"].append(2 * routed / (first + last))
+                token.append(1e6 * (first + last) / 2 / count)
+    found = {
+        k: {"ratio": statistics.median(v), "lowest": min(v), "highest": max(v)} for k, v in ratios.items()
     }
+    return {"model": name, "us_per_token": statistics.median(token), "over_bare": found}
 
 
 def main() -> None:
@@ -104,10 +103,9 @@ def main() -> None:
     for kind, us in result["watchers_us_per_token"].items():
         print(f"watchers on {kind:8} {us:6.1f} microseconds a token", file=sys.stderr)
     t = result["turns"]
-    print(
-        f"turns of {t['model']}: watched / bare {t['ratio']:.3f} [{t['lowest']:.3f}, {t['highest']:.3f}], {t['us_per_token']:.0f} microseconds a token",
-        file=sys.stderr,
-    )
+    print(f"turns of {t['model']}: {t['us_per_token']:.0f} microseconds a token, bare", file=sys.stderr)
+    for name, r in t["over_bare"].items():
+        print(f"{name}: {r['ratio']:.3f} of that [{r['lowest']:.3f}, {r['highest']:.3f}]", file=sys.stderr)
     if options.json:
         print(json.dumps(result))
 
