@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip(
-    "inspect_ai", reason="inspect-ai is not installed; 'make setup' or pip install 'motet[eval]' brings it"
+    "inspect_ai",
+    reason="inspect-ai is not installed; 'make setup-dev' or pip install 'motet[eval]' brings it",
 )
 
 import numpy as np
