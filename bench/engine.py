@@ -413,7 +413,8 @@ def same_bits(model: Any, schedules: int) -> dict[str, Any]:
     with Engine(model, prefix_cache=False, speculate=False, max_batch=1) as engine:
         alone = [reply(engine.submit(ids, params)) for ids, params in asked]
     out = dict.fromkeys(("compared", "different", "cached_tokens", "preemptions", "accepted_tokens"), 0)
-    tight = Pages(model.config, "bf16").bytes_of([7] * len(Pages(model.config, "bf16").pools))
+    pages = Pages(model.config, "bf16")
+    tight = pages.bytes_of([7] * len(pages.pools))
     for _ in range(schedules):
         with Engine(model, kv_memory=tight, max_batch=4) as engine:
             order = rng.sample(range(len(asked)), len(asked))

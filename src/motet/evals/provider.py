@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from motet.errors import UsageError, UserError
+from motet.errors import UsageError
 from motet.evals.wire import Json, output_of, request_of
 from motet.harmony import Delta, MessageStart, ToolProgress, ToolResult, TurnDone
 
@@ -142,6 +142,8 @@ class MotetAPI(ModelAPI):
     async def _remote(self, request: Json) -> ModelOutput:
         import openai
 
+        from motet.study.subject import explained
+
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:  # connections belong to the loop that opened them
             self._loop, self._client = loop, openai.AsyncOpenAI(
@@ -149,16 +151,15 @@ class MotetAPI(ModelAPI):
                 timeout=self._timeout_s, max_retries=4,
             )  # fmt: skip
         extra = {k: request.pop(k) for k in ("max_reasoning_tokens", "top_k") if k in request}
-        try:
-            completion = await self._client.chat.completions.create(
-                model=self.model_name, extra_body=extra, **request
-            )
-        except openai.APIStatusError as e:
-            if e.code == "context_length_exceeded":
+        with explained(self.base_url):
+            try:
+                completion = await self._client.chat.completions.create(
+                    model=self.model_name, extra_body=extra, **request
+                )
+            except openai.APIStatusError as e:
+                if e.code != "context_length_exceeded":
+                    raise
                 return ModelOutput.from_content(self.model_name, "", "model_length", e.message[:200])
-            raise UserError(f"{self.base_url} answered {e.status_code}: {e.message[:200]}") from None
-        except openai.APIError as e:
-            raise UserError(f"{self.base_url} cannot be asked ({e.message[:200]}); check the URL.") from None
         return output_of(completion)
 
 

@@ -24,6 +24,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
 
 from motet.errors import UsageError
+from motet.study.subject import thinking_of
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
@@ -132,7 +133,7 @@ def output_of(completion: ChatCompletion, metadata: Json | None = None) -> Model
     """A ModelOutput of the first choice."""
     choice, usage = completion.choices[0], completion.usage
     message = choice.message
-    thought = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
+    thought = thinking_of(message)
     text = message.content or message.refusal or ""
     content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
     if text or not message.tool_calls:

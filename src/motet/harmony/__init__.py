@@ -19,6 +19,7 @@ from motet.harmony.events import (
     TurnDone,
     fold,
     ids_of,
+    tagged,
 )
 from motet.harmony.grammar import Grammar, Guide, Rules
 from motet.harmony.messages import Conversation, DeveloperContent, Message, SystemContent, resolve, said
@@ -70,6 +71,7 @@ __all__ = [
     "render_training",
     "resolve",
     "said",
+    "tagged",
     "tools_section",
     "typescript",
     "visible",

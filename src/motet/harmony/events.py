@@ -275,6 +275,18 @@ def _join(texts: Iterable[str]) -> str:
     return "\n".join(texts)
 
 
+def tagged(event: Event, channel: str) -> tuple[str, str]:
+    """(channel, tag) of an event after which `channel` ("none" at first) was the open one.
+
+    The tag says what the event's ids are: text of a channel or of a "call", a tool's "result", or the format's "markup".
+    """
+    if isinstance(event, MessageStart):
+        channel = "call" if event.is_call else event.channel or "none"
+    return channel, "result" if isinstance(event, ToolResult) else channel if isinstance(
+        event, Delta
+    ) else "markup"
+
+
 def ids_of(events: Sequence[Event]) -> list[int]:
     """The ids all events account for, in order: what was read, token for token."""
     return [i for event in events for i in event.ids]

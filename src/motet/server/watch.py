@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from motet.harmony import Delta, Event, MessageStart, ToolResult
+from motet.harmony import Event, tagged
 from motet.monitor.load import Running, collapsed, load
 from motet.monitor.watch import KINDS, Alarm, Watch, Watcher
 from motet.server.turns import View
@@ -154,10 +154,8 @@ def _number(value: Any) -> float | None:
 
 def _placed(event: Event, channel: str, at: int, spans: list[tuple[str, int, int]]) -> tuple[str, int]:
     """(channel, position) after an event; its ids join the spans, neighbours of one kind as one."""
-    if isinstance(event, MessageStart):
-        channel = "call" if event.is_call else event.channel or "none"
+    channel, tag = tagged(event, channel)
     if event.ids:
-        tag = "result" if isinstance(event, ToolResult) else channel if isinstance(event, Delta) else "markup"
         end = at + len(event.ids)
         if spans[-1][0] == tag and spans[-1][2] == at:
             spans[-1] = (tag, spans[-1][1], end)

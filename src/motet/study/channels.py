@@ -387,12 +387,12 @@ def _confidence(subject: Subject, plan: Plan, report: Report, stop: threading.Ev
             name, None, "not asked", f"at most {CANARY}", "a remote model's thinking cannot be written for it"
         )
         return
-    rng, rows = random.Random(f"canary {plan.seed}"), []
+    rng, rows, tasks = random.Random(f"canary {plan.seed}"), [], chosen(plan.tasks)
     for n in range(plan.canaries):
         if stop.is_set():
             break
         effort = plan.efforts[n % len(plan.efforts)]
-        task = chosen(plan.tasks)[n % len(chosen(plan.tasks))]
+        task = tasks[n % len(tasks)]
         prompt = held_out(task, effort, n + 1, plan.seed + 1)[n].prompt
         secret = canary(rng)
         said = _prompted(

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from motet.errors import UsageError
-from motet.harmony import Delta, MessageEnd, MessageStart, Quarantined, parse, render, render_message, said
+from motet.harmony import parse, render, render_message, said
 from motet.harmony.render import has_functions
+from motet.study import questions
 from motet.study.stats import wilson
 from motet.tasks import EFFORTS, FAMILIES, KNOWLEDGE, TALKS, TASKS, Effort, Example, called_right, lesson
 from motet.tasks.base import held_out
 from motet.tasks.desk import Desk
+from motet.tasks.strict import strictly
 from motet.tokenizer import Encoding
 
 CALLS = 4
@@ -61,10 +62,7 @@ class Plan:
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:
     """The tasks asked for, or all of the suite. UsageError for a name that is none."""
-    for name in names:
-        if name not in TASKS:
-            raise UsageError(f"There is no task {name!r}; use {', '.join(TASKS)}.")
-    return tuple(names) or Plan.tasks
+    return questions.chosen(tuple(names), Plan.tasks)
 
 
 def suite(
@@ -131,29 +129,11 @@ def ask(engine: Engine, encoding: Encoding, example: Example, plan: Plan, number
 def read(example: Example, ids: Sequence[int], encoding: Encoding) -> Reply:
     """A reply's ids as a graded Reply: strict, a repair or a quarantined id is out of form."""
     events = parse(ids, encoding)
-    fine, ended, final, tokens = True, False, "", 0
-    start: MessageStart | None = None
-    text: list[str] = []
-    for event in events:
-        if isinstance(event, Quarantined):
-            fine = False
-        elif isinstance(event, MessageStart):
-            start, text, fine = event, [], fine and not event.repairs
-        elif isinstance(event, Delta) and start is not None:
-            text.append(event.text)
-            if (start.role, start.channel, start.is_call) == ("assistant", "analysis", False):
-                tokens += len(event.ids)
-        elif (
-            isinstance(event, MessageEnd)
-            and start is not None
-            and (start.role, start.channel) == ("assistant", "final")
-        ):
-            final, ended = "".join(text), event.stop == "return"
+    reply = strictly(events)
     turn = tuple(m for m in said(events) if m.role == "assistant")
-    good = fine and ended
-    right = good and TASKS[example.task].grade(example, final)
+    right = reply.final is not None and TASKS[example.task].grade(example, reply.final)
     calls = sum(m.recipient is not None for m in turn)
-    return Reply(example, final if good else None, right, called_right(example, turn), calls, tokens)
+    return Reply(example, reply.final, right, called_right(example, turn), calls, reply.analysis_tokens)
 
 
 def summary(replies: Sequence[Reply], plan: Plan) -> dict[str, Any]:

@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from motet.engine.loops import Loops, Tail
 from motet.harmony import (
     Conversation,
-    Delta,
     Event,
     MessageStart,
     Quarantined,
     Rules,
-    ToolResult,
     TurnDone,
     fold,
     render,
+    tagged,
 )
 from motet.turn import RULES, Streams, run_turn
 
@@ -170,10 +169,8 @@ def read(
     spans.append(("prompt", 0, len(ids)))
     counts: dict[str, int] = {}
     for e in events:
-        if isinstance(e, MessageStart):
-            channel = "call" if e.is_call else e.channel or "none"
+        channel, tag = tagged(e, channel)
         if e.ids:
-            tag = "result" if isinstance(e, ToolResult) else channel if isinstance(e, Delta) else "markup"
             spans.append((tag, len(ids), len(ids) + len(e.ids)))
             ids += e.ids
             counts[tag] = counts.get(tag, 0) + len(e.ids)
@@ -201,7 +198,7 @@ class Remote:
 
     def ask(self, ask: Ask, stop: threading.Event) -> Said:
         """One reply. Raises UserError when the server refuses or cannot be reached."""
-        with self._explained():
+        with explained(self.url):
             return self._read(
                 self._client.chat.completions.create(
                     **self._request(ask), stream=True, stream_options={"include_usage": True}
@@ -214,10 +211,10 @@ class Remote:
         began = time.perf_counter()
         request = self._request(ask)
         request["extra_body"] |= more
-        with self._explained():
+        with explained(self.url):
             reply = self._client.chat.completions.create(**request)
         message, details = reply.choices[0].message, getattr(reply.usage, "completion_tokens_details", None)
-        thinking = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""
+        thinking = thinking_of(message) or ""
         text = message.content or getattr(message, "refusal", None) or ""
         n_analysis = getattr(details, "reasoning_tokens", None) or 0
         total = getattr(reply.usage, "completion_tokens", None) or 0
@@ -236,20 +233,6 @@ class Remote:
             "seed": ask.seed, "temperature": ask.temperature, "max_tokens": ask.max_tokens, "extra_body": body,
         }  # fmt: skip
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """What the client raises, as a sentence."""
-        import openai
-
-        from motet.errors import UserError
-
-        try:
-            yield
-        except openai.APIStatusError as e:
-            raise UserError(f"{self.url} answered {e.status_code}: {e.message[:200]}") from None
-        except openai.APIError as e:
-            raise UserError(f"{self.url} cannot be asked ({e.message[:200]}); check the URL.") from None
-
     def _read(self, stream: Any, stop: threading.Event) -> Said:
         began, first_s, finish, usage = time.perf_counter(), 0.0, "error", None
         thought, text = list[str](), list[str]()
@@ -259,7 +242,7 @@ class Remote:
                 self._fingerprints.add(chunk.system_fingerprint)
             for choice in chunk.choices:
                 delta = choice.delta
-                thinking = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None)
+                thinking = thinking_of(delta)
                 if thinking or delta.content:
                     first_s = first_s or time.perf_counter() - began
                 thought.append(thinking or "")
@@ -288,6 +271,26 @@ class Remote:
             "subject": "remote", "model": self.model, "url": self.url, "motet": __version__,
             "fingerprints": sorted(self._fingerprints),
         }  # fmt: skip
+
+
+def thinking_of(message: Any) -> str | None:
+    """The thinking in a message or delta of Chat Completions, under either name that servers give it."""
+    return getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
+
+
+@contextmanager
+def explained(url: str | None) -> Iterator[None]:
+    """What the openai client raises, as a UserError of one sentence."""
+    import openai
+
+    from motet.errors import UserError
+
+    try:
+        yield
+    except openai.APIStatusError as e:
+        raise UserError(f"{url} answered {e.status_code}: {e.message[:200]}") from None
+    except openai.APIError as e:
+        raise UserError(f"{url} cannot be asked ({e.message[:200]}); check the URL.") from None
 
 
 Progress = Callable[[int, int], None]

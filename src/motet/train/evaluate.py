@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from motet.harmony import Message
 from motet.harmony.render import has_functions
 from motet.tasks import EFFORTS, TASKS, Effort, Example, lesson
 from motet.tasks.base import held_out
@@ -68,15 +67,9 @@ def answer(
     seed: int = 0,
 ) -> list[Answer]:
     """Ask every question once, tools answering, and grade the final messages."""
-    lessons = [lesson(e) for e in examples]
-
-    desks = [Desk(e) for e in examples]
-
-    def tool(i: int, call: Message) -> Message | None:
-        return desks[i].answer(call)
-
+    lessons, desks = [lesson(e) for e in examples], [Desk(e) for e in examples]
     replies = converse(
-        model, [prompt_ids(one, encoding) for one in lessons], encoding, tool, max_new=max_new, calls=4,
+        model, [prompt_ids(one, encoding) for one in lessons], encoding, lambda i, call: desks[i].answer(call), max_new=max_new, calls=4,
         functions=[has_functions(one.prompt) for one in lessons], temperature=temperature, seed=seed,
     )  # fmt: skip
     out = []

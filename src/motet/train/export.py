@@ -17,7 +17,7 @@ import torch
 
 from motet.config import ModelConfig
 from motet.reference import Reference
-from motet.tasks import EFFORTS, lesson
+from motet.tasks import lesson
 from motet.train.data import Question, row
 from motet.train.evaluate import Score, questions
 from motet.train.quantize import round_to_stored
@@ -104,15 +104,6 @@ def _table(scores: list[Score]) -> dict[str, dict[str, dict[str, float | int]]]:
             "mean_analysis_tokens": round(s.mean_tokens, 1),
         }  # fmt: skip
     return table
-
-
-def show_table(scores: list[Score]) -> str:
-    """The scores as text: a line a task, a column an effort, accuracy in percent and mean analysis tokens."""
-    cells = {(s.task, s.effort): f"{100 * s.accuracy:5.1f} % {s.mean_tokens:6.1f} tok" for s in scores}
-    lines = [f"{'':14}" + "".join(f"{e:>22}" for e in EFFORTS)]
-    for task in dict.fromkeys(s.task for s in scores):
-        lines.append(f"{task:14}" + "".join(f"{cells.get((task, e), '-'):>22}" for e in EFFORTS))
-    return "\n".join(lines)
 
 
 def sha256(path: Path) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from motet.harmony import Delta, Message, MessageEnd, MessageStart, Quarantined, parse, render_message, said
+from motet.harmony import Message, parse, render_message, said
 from motet.reference import Reference
+from motet.tasks.strict import strictly
 from motet.tokenizer import Encoding
 from motet.train.fast import Buffers
 from motet.train.quantize import seen
@@ -175,28 +176,5 @@ def converse(
 
 def outcome_of(reply: Reply, encoding: Encoding) -> Outcome:
     """The reply read as Harmony. No final message where anything is out of form: strict on purpose."""
-    analysis = final_tokens = 0
-    final: str | None = None
-    ended = False
-    start: MessageStart | None = None
-    text: list[str] = []
-    fine = True
-    for event in parse(reply.ids, encoding):
-        if isinstance(event, Quarantined):
-            fine = False
-        elif isinstance(event, MessageStart):
-            start, text = event, []
-            fine = fine and not event.repairs
-        elif isinstance(event, Delta) and start is not None:
-            text.append(event.text)
-            if start.channel == "analysis" and not start.is_call and start.role == "assistant":
-                analysis += len(event.ids)
-            elif start.channel == "final":
-                final_tokens += len(event.ids)
-        elif (
-            isinstance(event, MessageEnd)
-            and start is not None
-            and (start.channel, start.role) == ("final", "assistant")
-        ):
-            final, ended = "".join(text), event.stop == "return"
-    return Outcome(final if fine and ended else None, analysis, final_tokens, reply.calls)
+    read = strictly(parse(reply.ids, encoding))
+    return Outcome(read.final, read.analysis_tokens, read.final_tokens, reply.calls)
