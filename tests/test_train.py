@@ -29,7 +29,7 @@ from motet.train.curve import draw_curves  # noqa: E402
 from motet.train.data import SOURCES, Question, Row, batch, collate, draw, pack, prompt_ids, row  # noqa: E402
 from motet.train.evaluate import questions  # noqa: E402
 from motet.train.export import export, write_card  # noqa: E402
-from motet.train.fast import FAST, fast_model  # noqa: E402
+from motet.train.fast import FAST, fast_model, slots  # noqa: E402
 from motet.train.optim import MuonAdamW, orthogonalize  # noqa: E402
 from motet.train.quantize import fake_quantize, is_expert, mxfp4_values, seen  # noqa: E402
 from motet.train.recipe import Prices, Recipe, read_recipe  # noqa: E402
@@ -262,6 +262,41 @@ def test_the_fast_path_has_the_gradients_of_the_reference() -> None:
     for (name, a), b in zip(slow.named_parameters(), fast.parameters(), strict=True):
         assert a.grad is not None and b.grad is not None
         assert float((a.grad - b.grad).norm()) <= 2e-5 * float(a.grad.norm()) + 1e-8, name
+
+
+@pytest.mark.parametrize("skew", [0.0, 2.0, 50.0])
+def test_slots_hold_every_choice_once_however_uneven_the_experts_are(skew: float) -> None:
+    """Even, uneven, and all tokens on the same four of thirty-two: each choice on a row of its own, with its expert."""
+    g = torch.Generator().manual_seed(8)
+    scores = torch.randn(500, 32, generator=g) + skew * torch.randn(32, generator=g)
+    choice = scores.topk(4, dim=-1).indices
+    at = slots(choice, 32)
+    rows = at.place.view(-1)
+    assert len(set(rows.tolist())) == 2000 and int((at.token < 500).sum()) == 2000
+    assert (at.token[at.place] == torch.arange(500).unsqueeze(1)).all()
+    expert_of = torch.full((len(at.token),), -1)
+    for first, count, start, each in at.groups:
+        expert_of[start : start + count * each] = at.order[first : first + count].repeat_interleave(each)
+    assert (expert_of[at.place] == choice).all()
+    assert (
+        len(at.token)
+        <= sum(max(64, -(-int(n) // 64) * 64) for n in choice.view(-1).bincount(minlength=32)) * 3
+    )
+    x, m = torch.randn(len(at.token), 8, generator=g), torch.randn(32, 8, 3, generator=g)
+    torch.testing.assert_close(at.batched(x, m[at.order])[rows[7]], x[rows[7]] @ m[choice.view(-1)[7]])
+
+
+def test_short_documents_are_packed_apart_from_long_ones(encoding: Encoding) -> None:
+    """Attention costs a row's length at every position, so short documents stay in rows of half the length."""
+    whole = batch({"world": 0.5, "sheets": 0.5}, encoding, "widths", 6000, 1, 512)
+    widths = [int(c.ids.shape[1]) for c in whole]
+    assert max(widths) > 256 and min(widths) <= 256 and len(whole) == 2
+    lengths = [
+        int(n) for c in whole if c.ids.shape[1] <= 256 for r in c.segments for n in r[r >= 0].bincount()
+    ]
+    assert lengths and max(lengths) < 256
+    documents = sum(int(row.max()) + 1 for c in whole for row in c.segments)
+    assert 6000 <= sum(int(c.real.sum()) for c in whole) + documents < 6000 + 512
 
 
 def test_a_batch_is_sampled_as_its_rows_are_alone(encoding: Encoding) -> None:

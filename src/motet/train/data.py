@@ -206,9 +206,10 @@ class Chunk:
 def batch(
     data: Mapping[str, float], encoding: Encoding, seed: str, tokens: int, chunks: int, longest: int
 ) -> list[Chunk]:
-    """A training batch of at least `tokens` ids, packed, in `chunks` passes.
+    """A training batch of at least `tokens` ids, packed, in about `chunks` passes of one size.
 
-    Documents beyond `longest` ids are left out. `seed` names the batch: run, stage and step.
+    Documents beyond `longest` ids are left out; those of half of it have rows of their own, because attention
+    costs a row's length at every position. `seed` names the batch: run, stage and step.
     """
     rng = random.Random(seed)
     rows: list[Row] = []
@@ -218,9 +219,13 @@ def batch(
         if len(drawn.ids) <= longest:
             rows.append(drawn)
             total += len(drawn.ids)
-    bins = pack(rows, longest)
-    each = -(-len(bins) // chunks)
-    return [collate(bins[i : i + each]) for i in range(0, len(bins), each)]
+    out: list[Chunk] = []
+    for width, above in ((longest, longest // 2), (longest // 2, 0)):
+        bins = pack([r for r in rows if above < len(r.ids) <= width], width)
+        passes = max(1, -(-len(bins) * width * chunks // (tokens + longest)))
+        each = max(1, -(-len(bins) // passes))
+        out += [collate(bins[i : i + each]) for i in range(0, len(bins), each)]
+    return out
 
 
 def pack(rows: Sequence[Row], width: int) -> list[list[Row]]:

@@ -1,14 +1,15 @@
 """The reference model's parts as training runs them: same parameters, same mathematics, fewer passes over memory.
 
-Experts work on slots: an (E, C) table with a row for every choice of every token, padded so that two batched products
-serve all experts (C is the fullest expert's load, rounded up to few different values, because each new shape costs a
-compiled primitive). What lies between the products is fused by torch.compile when `fuse(True)` was called. Which of
-these is worth it was measured (bench/train.py); this file knows no recipe and no data.
+Experts work on slots: rows for every choice of every token, experts in the order of their load and padded in groups to
+the fullest of the group, so that two batched products serve a group (loads are rounded up to few different values, because
+each new shape costs a compiled primitive). What lies between the products is fused by torch.compile when `fuse(True)` was
+called. Which of these is worth it was measured (bench/train.py); this file knows no recipe and no data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
@@ -19,6 +20,7 @@ from motet.config import ModelConfig
 from motet.reference import Attention, Cache, MoE, Parts, Reference, RMSNorm, rotate
 
 ROUND = 64  # slots per expert are a multiple of this
+GROUPS = 4  # of experts with about the same load; one alone pads every expert to the fullest, twice the work or more
 
 
 class Fused:
@@ -93,54 +95,103 @@ def _gather(rows: Tensor, index: Tensor) -> Tensor:
     return padded[index.reshape(-1)].view(*index.shape, rows.shape[-1])
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Where every choice of every token is computed.
+
+    `token` (M,) is the token of a row, N where the row is empty; `place` (N, k) the row of a choice; `order` (E,) the
+    experts by falling load; `groups` (first expert, experts, first row, rows of each) cut `order` and the rows.
+    """
+
+    token: Tensor
+    place: Tensor
+    order: Tensor
+    groups: tuple[tuple[int, int, int, int], ...]
+
+    def batched(self, rows: Tensor, matrices: Tensor, bias: Tensor | None = None) -> Tensor:
+        """rows (M, a) times the matrices (E, a, b) of their experts, in `order`, plus bias (E, b): (M, b)."""
+        out = rows.new_empty(len(rows), matrices.shape[-1])
+        for expert, count, row, each in self.groups:
+            mine = slice(expert, expert + count)
+            a = rows[row : row + count * each].view(count, each, -1)
+            b = out[row : row + count * each].view(count, each, -1)
+            if bias is None:
+                torch.bmm(a, matrices[mine], out=b)
+            else:
+                torch.baddbmm(bias[mine].unsqueeze(1), a, matrices[mine], out=b)
+        return out
+
+    def outer(self, left: Tensor, right: Tensor) -> Tensor:
+        """left (M, a) and right (M, b) -> sum over an expert's rows of left^T right, (E, a, b), experts as they were."""
+        out = left.new_empty(len(self.order), left.shape[-1], right.shape[-1])
+        for expert, count, row, each in self.groups:
+            a, b = (t[row : row + count * each].view(count, each, -1) for t in (left, right))
+            out[self.order[expert : expert + count]] = torch.bmm(a.mT, b)
+        return out
+
+    def sums(self, rows: Tensor) -> Tensor:
+        """The sum of an expert's rows (M, a), (E, a), experts as they were."""
+        out = rows.new_empty(len(self.order), rows.shape[-1])
+        for expert, count, row, each in self.groups:
+            mine = rows[row : row + count * each].view(count, each, -1)
+            out[self.order[expert : expert + count]] = mine.sum(1)
+        return out
+
+
+def slots(choice: Tensor, experts: int) -> Slots:
+    """choice (N, k) of `experts` -> their slots."""
+    flat = choice.reshape(-1)
+    by_expert = torch.argsort(flat, stable=True)
+    counts = torch.bincount(flat, minlength=experts)
+    order = torch.argsort(counts, descending=True, stable=True)
+    loads = counts[order].tolist()
+    groups: list[tuple[int, int, int, int]] = []
+    size, rows = -(-experts // GROUPS), 0
+    for first in range(0, experts, size):
+        count, each = min(size, experts - first), max(ROUND, -(-loads[first] // ROUND) * ROUND)
+        if groups and groups[-1][3] == each:
+            start, before, row, _ = groups[-1]
+            groups[-1] = (start, before + count, row, each)
+        else:
+            groups.append((first, count, rows, each))
+        rows += count * each
+    begin = torch.empty(experts, dtype=torch.int64)
+    for first, count, row, each in groups:
+        begin[order[first : first + count]] = row + each * torch.arange(count)
+    place = torch.arange(len(flat)) + (begin - counts.cumsum(0) + counts)[flat[by_expert]]
+    slot = torch.empty_like(flat)
+    slot[by_expert] = place
+    token = torch.full((rows,), len(choice), dtype=torch.int64)
+    token[place] = by_expert // choice.shape[1]
+    return Slots(token, slot.view(choice.shape), order, tuple(groups))
+
+
 class _Experts(torch.autograd.Function):
     """Both products of all experts over slots. The backward pass gathers where autograd would scatter."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, weight: Tensor, token: Tensor, slot: Tensor,
-        alpha: float, limit: float,
+        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, weight: Tensor, at: Slots, alpha: float, limit: float
     ) -> Tensor:  # fmt: skip
-        """x (N, d), w1 (E, 2I, d) gates first, b1 (E, 2I), w2 (E, d, I), weight and slot (N, k), token (E, C) -> (N, d)."""
-        experts, capacity = token.shape
-        rows = _gather(x, token)
-        h = torch.baddbmm(b1.unsqueeze(1), rows, w1.mT).view(experts * capacity, -1)
-        share = weight.new_zeros(experts * capacity).scatter_(0, slot.reshape(-1), weight.reshape(-1))
-        a = _act(h, share, alpha, limit)
-        y = torch.bmm(a.view(experts, capacity, -1), w2.mT).view(experts * capacity, -1)
-        ctx.save_for_backward(rows, h, w1, w2, share, token, slot)
-        ctx.constants = alpha, limit
-        return cast(Tensor, _sum_choices(y[slot.reshape(-1)].view(*slot.shape, -1)))
+        """x (N, d), w1 (E, 2I, d) gates first, b1 (E, 2I), w2 (E, d, I), weight (N, k) -> (N, d)."""
+        w1, w2 = w1[at.order], w2[at.order]
+        rows = _gather(x, at.token)
+        h = at.batched(rows, w1.mT, b1[at.order])
+        share = weight.new_zeros(len(rows)).scatter_(0, at.place.reshape(-1), weight.reshape(-1))
+        y = at.batched(_act(h, share, alpha, limit), w2.mT)
+        ctx.save_for_backward(rows, h, w1, w2, share)
+        ctx.at, ctx.constants = at, (alpha, limit)
+        return cast(Tensor, _sum_choices(y[at.place.reshape(-1)].view(*at.place.shape, -1)))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rows, h, w1, w2, share, token, slot = ctx.saved_tensors
-        experts, capacity = token.shape
-        dy = _gather(grads[0], token)
-        da = torch.bmm(dy, w2).view(experts * capacity, -1)
-        dh, dshare, a = _act_backward(h, share, da, *ctx.constants)
-        dh, a = dh.view(experts, capacity, -1), a.view(experts, capacity, -1)
-        dw2 = torch.bmm(dy.mT, a)
-        dw1 = torch.bmm(dh.mT, rows)
-        dx = torch.bmm(dh, w1).view(experts * capacity, -1)
-        dx = _sum_choices(dx[slot.reshape(-1)].view(*slot.shape, -1))
-        return dx, dw1, dh.sum(1), dw2, dshare[slot], None, None, None, None
-
-
-def slots(choice: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """choice (N, k) -> token (E, C), N where a slot is empty, and slot (N, k), the flat place of every choice."""
-    flat = choice.reshape(-1)
-    order = torch.argsort(flat, stable=True)
-    counts = torch.bincount(flat, minlength=experts)
-    capacity = -(-int(counts.max()) // ROUND) * ROUND
-    place = (
-        torch.arange(len(flat)) + (torch.arange(experts) * capacity - counts.cumsum(0) + counts)[flat[order]]
-    )
-    slot = torch.empty_like(flat)
-    slot[order] = place
-    token = torch.full((experts * capacity,), len(choice), dtype=torch.int64)
-    token[place] = order // choice.shape[1]
-    return token.view(experts, capacity), slot.view(choice.shape)
+        rows, h, w1, w2, share = ctx.saved_tensors
+        at: Slots = ctx.at
+        dy = _gather(grads[0], at.token)
+        dh, dshare, a = _act_backward(h, share, at.batched(dy, w2), *ctx.constants)
+        dx = at.batched(dh, w1)[at.place.reshape(-1)].view(*at.place.shape, -1)
+        dw1, dw2 = at.outer(dh, rows), at.outer(dy, a)
+        return _sum_choices(dx), dw1, at.sums(dh), dw2, dshare[at.place], None, None, None
 
 
 class FastNorm(RMSNorm):
@@ -208,8 +259,8 @@ class SlotExperts(MoE):
             .reshape(experts, double, width)
         )
         b1 = self.mlp1_bias.view(experts, double // 2, 2).transpose(1, 2).reshape(experts, double)
-        token, slot = slots(choice, experts)
-        y = _Experts.apply(t, w1, b1, self.mlp2_weight, weight, token, slot, self.alpha, self.limit)  # type: ignore[no-untyped-call]
+        at = slots(choice, experts)
+        y = _Experts.apply(t, w1, b1, self.mlp2_weight, weight, at, self.alpha, self.limit)  # type: ignore[no-untyped-call]
         shares = weight.new_zeros(len(t), experts).scatter(1, choice, weight)
         return cast(Tensor, y + shares.to(t.dtype) @ self.mlp2_bias)
 
