@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from motet.study.scripted import Step, answer, call_browser, call_function, call_python, think
 from motet.tools import FunctionTool, Tool
@@ -74,6 +74,26 @@ def weather(city: str, unit: Literal["celsius", "fahrenheit"] = "celsius") -> di
     return {"city": city, "temperature": degrees if unit == "celsius" else degrees * 9 / 5 + 32, "unit": unit}
 
 
+@dataclass(frozen=True)
+class Guest:
+    """Somebody who eats."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    name: str
+    meal: Literal["meat", "fish", "vegan"]
+
+
+def book(hour: int, guests: list[Guest], terrace: bool = False) -> dict[str, object]:
+    """Books a table.
+
+    Args:
+        hour: From 0 to 23.
+        guests: Everyone who comes.
+        terrace: Whether to sit outside.
+    """
+    return {"table": 10 * len(guests) + sum(g.meal == "vegan" for g in guests), "hour": hour}
+
+
 def _cite(results: Sequence[str], words: str) -> str:
     """A mark that points at the line of the last display which holds these words."""
     for shown in reversed(results):
@@ -117,6 +137,9 @@ _STORE, _PRODUCT = (
     "In the same session: what is the product of xs?",
 )
 _WEATHER = "What is the temperature in Oslo, in fahrenheit? Use the weather function."
+_TABLE = (
+    "Book a table for Ada, who eats fish, and Bo, who is vegan, at seven in the evening. Which table is it?"
+)
 _CENSUS = "Search the documents: how many barn owls were counted in the valley? Cite the page."
 _WEIGHT = (
     "From the documents: how many grams do all counted barn owls weigh together? Compute it with python."
@@ -173,6 +196,23 @@ SCENARIOS = (
             ]
         },
         (Wanted("functions.weather", lambda a: '"Oslo"' in a and "fahrenheit" in a),),
+    ),
+    Scenario(
+        "nested",
+        (_TABLE,),
+        lambda folder: [FunctionTool(book)],
+        _has("21"),
+        {
+            _TABLE: [
+                think("Two guests at nineteen.")
+                + call_function(
+                    "book",
+                    '{"hour": 19, "guests": [{"name": "Ada", "meal": "fish"}, {"name": "Bo", "meal": "vegan"}]}',
+                ),
+                lambda r: answer(f"It is table {_value(r[-1], 'table')}."),
+            ]
+        },
+        (Wanted("functions.book", lambda a: "19" in a and '"fish"' in a and '"vegan"' in a),),
     ),
     Scenario(
         "browser",
