@@ -52,9 +52,9 @@ lint: setup-dev ## ruff: rules and format
 types: setup-dev ## mypy --strict on src/motet
 	@$(PY) -m mypy
 
-clients: setup-dev ## the npm client, the Agents SDKs and LangChain against the server (installs them apart: 500 MB)
+clients: setup-dev ## the npm client, the Agents SDKs, LangChain and MCP servers of others (installs them apart: 600 MB)
 	@bash scripts/clients.sh
-	@MOTET_CLIENTS=all $(TEST_ENV) $(PY) -m pytest -q tests/test_clients.py $(ARGS)
+	@MOTET_CLIENTS=all $(TEST_ENV) $(PY) -m pytest -q tests/test_clients.py tests/test_clients_mcp.py $(ARGS)
 
 fuzz: setup-dev ## the fuzz tests at full length
 	@MOTET_FUZZ=full $(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) -m fuzz $(ARGS)
