@@ -341,6 +341,14 @@ def test_calls_are_counted(all_tools: Served, says: Script) -> None:
     assert r.status == "completed" and r.max_tool_calls == 2
 
 
+def test_a_model_that_only_calls_is_incomplete(all_tools: Served, says: Script) -> None:
+    """It is told that there are no more calls; when it goes on all the same, the response does not claim to be complete."""
+    _, r = streamed(all_tools, says, [odd("move", '{"to": {"x": 1}}')] * 70, tools=MCP)
+    calls = [i for i in r.output if i.type == "mcp_call"]
+    assert len(calls) == 66 and "no more tool calls" in calls[64].output and calls[65].status == "incomplete"
+    assert r.status == "incomplete" and r.incomplete_details.reason == "max_output_tokens"
+
+
 def test_a_function_of_the_caller_beside_tools_of_the_server(all_tools: Served, says: Script) -> None:
     both: Any = [*MCP, {"type": "function", "name": "f", "parameters": None, "strict": False}]
     call = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>"

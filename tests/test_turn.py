@@ -155,6 +155,8 @@ def test_a_limit_that_ends_in_a_call_does_not_run_the_tool() -> None:
     engine = Script(CALL)
     events = ask(engine, [FunctionTool(add)], max_tokens=len(engine.says[0]))
     assert not fold(events).tool_results
+    assert events[-1] == TurnDone("length")  # "tool_calls" would ask the caller to run what is not his
+    assert ask(Script(CALL), [], max_tokens=len(engine.says[0]))[-1] == TurnDone("tool_calls")
     events = ask(Script(CALL), [FunctionTool(add)], max_tokens=len(engine.says[0]) - 3)
     assert not fold(events).tool_results
     assert events[-1] == TurnDone("length")
@@ -162,8 +164,15 @@ def test_a_limit_that_ends_in_a_call_does_not_run_the_tool() -> None:
 
 def test_a_model_that_only_calls_is_stopped() -> None:
     events = ask(Script(*[CALL] * 100), [FunctionTool(add)])
-    assert events[-1] == TurnDone("tool_calls")
-    assert len(fold(events).tool_results) == 64
+    results = fold(events).tool_results
+    assert len(results) == 65 and [r.error for r in results] == [False] * 64 + [True]
+    assert "no more tool calls" in results[-1].text
+    assert events[-1] == TurnDone("length")
+
+
+def test_a_model_that_is_told_to_stop_calling_can_answer() -> None:
+    events = ask(Script(*[CALL] * 65, FINAL), [FunctionTool(add)])
+    assert events[-1] == TurnDone("stop") and fold(events).final == "5"
 
 
 def test_closing_the_turn_stops_the_engine() -> None:

@@ -53,13 +53,15 @@ if TYPE_CHECKING:
 
 RULES = Rules()
 CUT_CALL = Answer("Error: this call was cut off by the limit of tokens and did not run.", (), True)
+NO_MORE = Answer("Error: there are no more tool calls in this turn. Answer with what you have.", (), True)
 _TOKEN = 128  # characters of the longest token
 MAX_CALLS = 64  # tool calls in one turn; a model that wants more is going round in circles
 
 
 @dataclass(frozen=True)
 class TurnLimits:
-    """What one turn may use of its tools. `result_tokens` bounds one answer as the model sees it, both ends kept."""
+    """What one turn may use of its tools. The call after `calls` is answered with NO_MORE, so that an answer can still come;
+    another one ends the turn with "length". `result_tokens` bounds one answer as the model sees it, both ends kept."""
 
     calls: int = MAX_CALLS
     seconds: float = float(
@@ -134,7 +136,7 @@ def _turn(
     ids = render(conversation, encoding, history=history)
     sampled = 0
     end = time.monotonic() + limits.seconds
-    for step in range(limits.calls + 1):
+    for step in range(limits.calls + 2):
         now = held.params(_params(params, step, sampled), ids)
         stretch = _Stretch(encoding, params.logprobs is not None, stop, held)
         try:
@@ -155,12 +157,15 @@ def _turn(
             return
         target = resolve(call.start.recipient or "", declared)
         limit = params.max_tokens is not None and sampled >= params.max_tokens
-        theirs = not tools or (target is not None and target not in table)
-        if limit or step == limits.calls or (theirs and not held.cut_call):
-            yield TurnDone("length" if held.cut_call else "tool_calls", closed=held.closed)
+        theirs = not held.cut_call and (not tools or (target is not None and target not in table))
+        if limit or theirs or step > limits.calls:
+            # A call that was ours to run and did not run is a limit reached: whoever asked has nothing to run.
+            yield TurnDone("tool_calls" if theirs else "length", closed=held.closed)
             return
         if held.cut_call:
             answer = CUT_CALL
+        elif step == limits.calls:
+            answer = NO_MORE
         else:
             answer = yield from _answer(call, target, table, end - time.monotonic(), stop)
         result = _result(call, answer, encoding, limits.result_tokens)

@@ -212,9 +212,13 @@ def _turn(
 
 
 def _remark(folded: Folded) -> None:
+    from motet.turn import MAX_CALLS
+
     if folded.closed:
         show.note("(the limit of tokens ended the thinking)")
-    if folded.finish == "length" and not folded.final:
+    if folded.finish == "length" and not folded.final and len(folded.tool_results) > MAX_CALLS:
+        show.note(f"(it made {MAX_CALLS} tool calls and did not come to an answer; ask for less at once)")
+    elif folded.finish == "length" and not folded.final:
         show.note("(the limit came before an answer: raise --max-tokens or lower --effort)")
     elif folded.finish == "length":
         show.note("(cut off by the limit of tokens)")
