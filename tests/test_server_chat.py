@@ -335,6 +335,13 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"service_tier": "priority"}, "service_tier"),
     ({"metadata": {"a": "x" * 600}}, "metadata"),
     ({"harmony": {"debug": True}}, "harmony"),
+    ({"logit_bias": {"5": 101}}, "logit_bias"),
+    ({"frequency_penalty": -3}, "frequency_penalty"),
+    ({"n": 0}, "n"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "wrong"}}}}, "response_format.json_schema.schema"),
+    ({"reasoning": {"effort": "low"}}, "reasoning"),
+    ({"prompt_cache_retention": "24h"}, "prompt_cache_retention"),
 ]  # fmt: skip
 
 

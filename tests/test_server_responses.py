@@ -427,7 +427,45 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"prompt": {"id": "x"}}, "prompt"),
     ({"metadata": {"a": 1}}, "metadata.a"),
     ({"background": True, "store": False}, "store"),
+    ({"reasoning": {"summary": "long"}}, "reasoning.summary"),
+    ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
+    ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
+    ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+    ({"background_options": {"completion_window": "8h"}}, "background_options"),
+    ({"prompt_cache_options": {"ttl": "12h"}}, "prompt_cache_options"),
+    ({"image": {"x": 1}}, "image"),
+    ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
+    ({"text": {"format": "json"}}, "text.format"),
+    ({"text": {"format": {"type": "json_schema", "name": "n", "strict": True, "schema": {"type": "wrong"}}}}, "text.format.schema"),
+    ({"tools": [*TOOLS, {"type": "function", "name": "g", "strict": True, "parameters": {"type": "wrong"}}]}, "tools[1].parameters"),
+    ({"truncation": 1}, "truncation"),
+    ({"top_logprobs": 21}, "top_logprobs"),
+    ({"max_tool_calls": 0}, "max_tool_calls"),
+    ({"presence_penalty": 3}, "presence_penalty"),
+    ({"logit_bias": {"5": 101}}, "logit_bias"),
+    ({"include": "reasoning.encrypted_content"}, "include"),
+    ({"max_tokens": 5}, "max_tokens"),
+    ({"n": 2}, "n"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+def test_no_field_a_client_can_send_is_ignored(api: str) -> None:
+    """Every field the published client knows is one of ours, or refused by name."""
+    from openai.types.chat import completion_create_params as chats
+    from openai.types.responses import response_create_params as responses
+
+    from motet.server.asked import _ONLY_THERE, ResponsesRequest
+    from motet.server.wire import _CHAT_ONLY_THERE, ChatRequest
+
+    theirs: Any = chats.CompletionCreateParamsBase if api == "chat" else responses.ResponseCreateParamsBase
+    ours: Any = ChatRequest if api == "chat" else ResponsesRequest
+    known = {*ours.model_fields, *(_CHAT_ONLY_THERE if api == "chat" else _ONLY_THERE)}
+    without_effect = {
+        "prompt_cache_key",
+        "safety_identifier",
+    }  # hints about who asks; nothing changes for the caller
+    assert set(theirs.__annotations__) - known <= without_effect
 
 
 @pytest.fixture(scope="module")

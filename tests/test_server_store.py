@@ -53,7 +53,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def emptied(url: str) -> None:
     engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as c:
-        c.execute(sa.text("DROP TABLE IF EXISTS responses, spent, alembic_version"))
+        c.execute(sa.text("DROP TABLE IF EXISTS secrets, files, responses, spent, alembic_version"))
     engine.dispose()
 
 
@@ -498,6 +498,37 @@ def test_a_server_killed_at_any_moment_loses_no_finished_response(
     store.close()
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_background_responses_of_a_killed_server_fail_and_say_so(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    where = str(tmp_path / "r.sqlite")
+    if kind == "postgresql":
+        where = request.getfixturevalue("pg")
+        emptied(where)
+    p, client = begin(where)
+    ask: dict[str, Any] = {"model": "mini", "reasoning": {"effort": "high"}, "background": True}
+    begun = [client.responses.create(input=f"What is {n} * {n + 7}?", **ask) for n in range(20, 28)]
+    p.send_signal(signal.SIGKILL)
+    p.wait()
+    p, client = begin(where)
+    try:
+        found = [client.responses.retrieve(b.id) for b in begun]
+        lost = [r for r in found if r.status == "failed"]
+        assert {r.status for r in found} <= {"completed", "failed"} and lost
+        for r in lost:
+            assert r.background and r.error is not None
+            assert r.error.message == "The server ended before this response was complete; ask again."
+            assert client.responses.cancel(r.id).model_dump() == r.model_dump()
+            events = list(client.responses.retrieve(r.id, stream=True))
+            assert [e.type for e in events] == ["response.failed"]
+        more = client.responses.create(model="mini", input="What is 2 + 3?", previous_response_id=lost[0].id)
+        assert more.status == "completed", "one can go on from where it failed"
+    finally:
+        p.kill()
+        p.wait()
+
+
 def test_a_second_server_is_refused_the_file_of_the_first(tmp_path: Path) -> None:
     where = str(tmp_path / "r.sqlite")
     p, client = begin(where)
@@ -510,3 +541,31 @@ def test_a_second_server_is_refused_the_file_of_the_first(tmp_path: Path) -> Non
     finally:
         p.kill()
         p.wait()
+
+
+def test_conversations_are_found_by_their_words(store: Store) -> None:
+    for n, (asked, said) in enumerate(
+        [("On owls", "They hunt."), ("On % and _", 'a "quoted" word'), ("Où est l'ÉTÉ?", "output role user")]
+    ):
+        r = record(f"{n}", asked=asked)
+        store.begin(r)
+        thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "canary"}]}
+        part = {"type": "output_text", "text": said}
+        r.response |= {
+            "status": "completed",
+            "output": [thought, {"type": "message", "content": [part]}],
+        }
+        store.end(r)
+    store.begin(record("1b", previous="1", asked="and owls"))
+    store.rename("2", "a", "Summer")
+
+    def found(words: str, owner: str = "a", limit: int = 9, after: str | None = None) -> list[str]:
+        return [c["id"] for c in store.holding(words, owner, limit, after) or ()]
+
+    assert (
+        found("OWLS") == ["1", "0"] and found("owls", limit=1) == ["1"] and found("owls", after="1") == ["0"]
+    )
+    assert found("hunt.") == ["0"] and found('"quoted"') == ["1"] and found("%") == ["1"]
+    assert found("l'été") == ["2"] and found("summer") == ["2"] and found("role user") == ["2"]
+    assert found("completed") == found("canary") == found("owls", "b") == []
+    assert store.holding("x", "a", 5, "none") is None

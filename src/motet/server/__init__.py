@@ -7,6 +7,8 @@ turns.py    a turn runs on a thread, its events arrive here    shown.py     whic
 chat.py     events to chunks; a completion is their fold       stops.py     stop strings, on the answer only
 responses.py  the life of a response                           output.py    events to items and stream events
 store.py    responses and their sampled ids, durable           auth.py, limits.py, metrics.py
+files.py    files that code has made; containers.py gives them out
+sealed.py   thinking that callers carry and cannot read
 """
 
 from motet.server.serve import create, serve

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from motet import __version__
 from motet.errors import UserError
 from motet.server.auth import PUBLIC
+from motet.server.containers import add_containers
 from motet.server.conversations import add_conversations
 from motet.server.errors import ApiError, explain, invalid
 from motet.server.host import Host
@@ -53,7 +54,7 @@ class ModelList(BaseModel):
 
 
 _ERRORS: dict[int | str, Any] = {
-    n: {"model": ErrorBody} for n in (400, 401, 404, 408, 413, 422, 429, 500, 503, 504)
+    n: {"model": ErrorBody} for n in (400, 401, 404, 408, 409, 413, 422, 429, 500, 503, 504)
 }
 
 
@@ -85,6 +86,7 @@ def create_app(host: Host) -> FastAPI:
     _plain_routes(app, host)
     add_chat(app, host)
     add_responses(app, host)
+    add_containers(app, host)
     add_conversations(app, host)
     public = (*PUBLIC, *add_page(app, host))
     app.add_middleware(Gate, keys=host.keys, meter=host.meter, limits=host.settings.limits, public=public)

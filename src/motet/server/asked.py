@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from motet.engine import SamplingParams
 from motet.harmony import Rules
 from motet.server.errors import ApiError, unsupported
 from motet.server.kit import RUNS_IN, TYPES
 from motet.server.settings import Limits
-from motet.server.wire import EFFORTS, Effort, Json, Request, Sampling, StreamOptions, bounded, bounded_schema
+from motet.server.wire import (
+    EFFORTS,
+    ONLY_THERE,
+    Effort,
+    Json,
+    Request,
+    Sampling,
+    StreamOptions,
+    bounded,
+    bounded_schema,
+)
 
 INCLUDES = ("message.output_text.logprobs", "reasoning.encrypted_content", "code_interpreter_call.outputs",
             "web_search_call.action.sources", "web_search_call.results")  # fmt: skip
@@ -23,8 +33,19 @@ class Reasoning(Request):
     """How long the model thinks. What is seen of it is the key's affair; `summary` asks for no more than that."""
 
     effort: Effort | None = None
-    summary: str | None = None
-    generate_summary: str | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    mode: str | None = None
+
+    def check(self) -> None:
+        """Raises ApiError for what this server does not do."""
+        if self.context == "all_turns":
+            raise unsupported(
+                "reasoning.context", "the model reads thinking of the current turn only; use auto."
+            )
+        if self.mode not in (None, "standard"):
+            raise unsupported("reasoning.mode", "use an effort.")
 
 
 class TextConfig(Request):
@@ -70,6 +91,9 @@ class ResponsesRequest(Sampling):
         for n, tool in enumerate(self.tools or ()):
             if tool.get("type", "function") not in TYPES:
                 raise unsupported(f"tools[{n}].type", "use function, code_interpreter, web_search or mcp.")
+        for part in (self.reasoning, self.stream_options):
+            if part is not None:
+                part.check()
         for n, name in enumerate(self.include or ()):
             if name not in INCLUDES:
                 raise unsupported(f"include[{n}]", f"use {', '.join(INCLUDES)}.")
@@ -80,9 +104,25 @@ class ResponsesRequest(Sampling):
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise ApiError(400, "tool_choice needs tools; send them.", param="tool_choice")
 
+    _read: list[tuple[Json, list[int] | None]] | None = PrivateAttr(None)
+
     @property
     def items(self) -> list[Json]:
-        """The input as items."""
+        """The input as items; those that stand for others are replaced once it was read."""
+        return [item for item, _ in self.said]
+
+    @property
+    def said(self) -> list[tuple[Json, list[int] | None]]:
+        """`items`, each with the ids it was sampled as, where they are known."""
+        return [(item, None) for item in self.given] if self._read is None else self._read
+
+    def read(self, said: list[tuple[Json, list[int] | None]]) -> None:
+        """Takes what `history.read` has made of the input."""
+        self._read = said
+
+    @property
+    def given(self) -> list[Json]:
+        """The input as items, as it came."""
         if isinstance(self.input, str):
             return [{"type": "message", "role": "user", "content": self.input}]
         return list(self.input or ())
@@ -166,8 +206,18 @@ _ONLY_THERE: dict[str, tuple[tuple[Any, ...], str]] = {
     "conversation": ((), "use previous_response_id."),
     "prompt": ((), "templates are not kept here; send instructions and input."),
     "context_management": (([],), "use /v1/responses/compact."),
-    "moderation": ((), "leave it out."),
     "multi_agent": ((), "leave it out."),
+    "access_programs": ((), "leave it out."),
+    "background_options": (({}, {"completion_window": "soonest"}), "there is one queue; leave it out."),
+    "image": (({},), "the model speaks text only; leave it out."),
+    "personality": ((), "say in the instructions how to speak."),
+    "messages": ((), "here it is called input."),
+    "max_tokens": ((), "here it is called max_output_tokens."),
+    "max_completion_tokens": ((), "here it is called max_output_tokens."),
+    "response_format": ((), "here it is called text.format."),
+    "reasoning_effort": ((), "here it is called reasoning.effort."),
+    "n": ((1,), "a response is one answer; use /v1/chat/completions, or ask again."),
+    **ONLY_THERE,
 }  # fmt: skip
 
 
@@ -195,9 +245,9 @@ def _listed(item: Json, seed: str) -> Json:
     return {"status": "completed", **out}
 
 
-def echo(request: ResponsesRequest) -> Json:
-    """The fields of a response that say what was asked, as it is in force here."""
-    reasoning = request.reasoning
+def echo(request: ResponsesRequest, summarised: bool = False) -> Json:
+    """The fields of a response that say what was asked, as it is in force here. `summarised`: thinking is shown as a summary, which
+    is the key's affair; a request may name any."""
     form = (request.text.format if request.text else None) or {"type": "text"}
     bare = {"type": "text"}
     return {
@@ -205,7 +255,7 @@ def echo(request: ResponsesRequest) -> Json:
         "max_output_tokens": request.max_output_tokens, "max_tool_calls": request.max_tool_calls,
         "metadata": request.metadata or {}, "parallel_tool_calls": request.parallel_tool_calls is not False,
         "previous_response_id": request.previous_response_id, "prompt_cache_key": request.prompt_cache_key,
-        "reasoning": {"effort": request.effort, "summary": reasoning.summary if reasoning else None},
+        "reasoning": {"effort": request.effort, "summary": "concise" if summarised else None},
         "safety_identifier": request.safety_identifier, "service_tier": "default",
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": {"format": form if form.get("type") != "text" else bare, "verbosity": "medium"},

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from motet.engine.engine import nth_seed
 from motet.harmony import Conversation, Delta, Event, MessageEnd, MessageStart, Rules, Summary, TurnDone
 from motet.server.auth import Key
-from motet.server.errors import explain
+from motet.server.errors import explain, naming
 from motet.server.host import Host
 from motet.server.shown import Cost
 from motet.server.wire import ChatRequest
@@ -72,7 +72,8 @@ class Chat:
             first = first or turn
             self._turns.append(turn)
         try:
-            await self._turns[0].accepted()
+            with naming(request.tools, "response_format.json_schema.schema", "function.parameters"):
+                await self._turns[0].accepted()
         except BaseException:
             self.cancel()
             raise

@@ -14,7 +14,7 @@ from motet.server.asked import CountRequest
 from motet.server.auth import Key
 from motet.server.chat import malformed_notice
 from motet.server.errors import ApiError
-from motet.server.history import before, conversation_of, referenced
+from motet.server.history import before, conversation_of, read
 from motet.server.host import Host
 from motet.server.kit import Kit
 from motet.server.output import Output
@@ -45,7 +45,7 @@ async def _read(host: Host, request: CountRequest, key: Key) -> list[Record]:
     if request.model:
         host.check_model(request.model)
     request.check(host.settings.limits)
-    await referenced(host, request, key)
+    request.read(await read(host, request.given, key))
     return await before(host, request, key)
 
 
@@ -82,7 +82,6 @@ async def compacted(host: Host, request: CountRequest, key: Key) -> Json:
 
 
 def _with_question(request: CountRequest, records: Sequence[Record]) -> Conversation:
-    asked = request.model_copy(
-        update={"input": [*request.items, {"role": "user", "content": ASK}], "text": None}
-    )
+    asked = request.model_copy(update={"text": None})
+    asked.read([*request.said, ({"role": "user", "content": ASK}, None)])
     return conversation_of(asked, records)

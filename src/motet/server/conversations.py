@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
@@ -72,11 +73,15 @@ def add_conversations(app: FastAPI, host: Host) -> None:
 
     @app.get("/motet/conversations")
     async def conversations(
-        request: Request, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        after: str | None = None,
+        words: Annotated[str, Query(max_length=200)] = "",
     ) -> Lines:
-        """The caller's conversations, latest activity first."""
+        """The caller's conversations, latest activity first; with `words`, those that hold them."""
         owner, store = key_of(request).name, host.store
-        found = await asyncio.to_thread(store.conversations, owner, limit + 1, after) if store else []
+        find = store and (functools.partial(store.holding, words) if words else store.conversations)
+        found = await asyncio.to_thread(find, owner, limit + 1, after) if find else []
         if found is None:
             raise ApiError(400, "after names no conversation; use the last_id of a page.", param="after")
         page = [Line(**c) for c in found[:limit]]

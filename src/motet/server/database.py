@@ -181,7 +181,7 @@ def _url(given: str) -> sa.URL:
 def _prepared(connection: Any, record: Any) -> None:
     """A commit is on disk when it returns, what is deleted is overwritten, and tables change in transactions like rows."""
     connection.isolation_level = None  # `_begun` says when a transaction begins
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from motet.engine import DeadlineError, QueueFull
@@ -60,6 +61,25 @@ def unsupported(param: str, why: str) -> ApiError:
 def busy(message: str) -> ApiError:
     """For work that would be accepted later."""
     return ApiError(503, message, code="server_overloaded", headers={"Retry-After": "1"})
+
+
+@contextmanager
+def naming(tools: Sequence[Mapping[str, Any]] | None, answer: str, parameters: str) -> Iterator[None]:
+    """Gives an error about a schema the path of its field: that of the answer is at `answer`, a tool's below it at `parameters`."""
+    try:
+        yield
+    except UsageError as e:
+        of = str(e).partition("The JSON schema of ")[2]
+        for n, tool in enumerate(tools or ()):
+            inner = tool["function"] if isinstance(tool.get("function"), dict) else tool
+            name = inner.get("name")
+            if of.startswith((f"the tool {name!r} ", f"the tool {f'functions.{name}'!r} ")):
+                raise ApiError(
+                    400, str(e), param=f"tools[{n}].{parameters}", code="invalid_json_schema"
+                ) from None
+        if of.startswith("the response format "):
+            raise ApiError(400, str(e), param=answer, code="invalid_json_schema") from None
+        raise
 
 
 def explain(error: BaseException, fields: Collection[str] = ()) -> ApiError:

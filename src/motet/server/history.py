@@ -17,6 +17,7 @@ from motet.server.errors import ApiError
 from motet.server.host import Host
 from motet.server.kit import Kit
 from motet.server.output import response_of
+from motet.server.sealed import Said
 from motet.server.store import RUNNING, Record
 from motet.turn import declare
 
@@ -38,24 +39,63 @@ async def before(host: Host, request: ResponsesRequest, key: Key) -> list[Record
     if any(r.status in RUNNING for r in found):
         said = "The previous response is not over; wait for it."
         raise ApiError(409, said, param="previous_response_id", code="conflict")
+    for record in found:
+        record.read = await read(host, record.input, key)
     return found
 
 
-async def referenced(host: Host, request: ResponsesRequest, key: Key) -> None:
-    """Puts items in the place of references to them. ApiError 404 for one that is not there."""
-    if isinstance(request.input, str):
-        return
-    for n, item in enumerate(request.input or ()):
-        if item.get("type") != "item_reference":
-            continue
-        id, found = item.get("id"), None
-        if host.store is not None and isinstance(id, str):
+async def read(host: Host, items: Sequence[Json], key: Key) -> list[Said]:
+    """Input items as the model is to read them: in the place of references and of encrypted thinking stands what they mean.
+
+    What is stored, and given back to callers, is the input as it came, since what they mean may be more than a caller may see.
+    ApiError 404 for a reference to nothing, 400 for what cannot be decrypted.
+    """
+    out: list[Said] = []
+    for n, item in enumerate(items):
+        path = f"input[{n}]"
+        if item.get("type") == "item_reference":
+            out += await asyncio.to_thread(_meant, host, item.get("id"), path, key)
+        elif item.get("type") == "reasoning" and item.get("encrypted_content") is not None:
+            out += _opened(host, item, path, key)
+        else:
+            out.append((item, None))
+    return out
+
+
+def _meant(host: Host, id: Any, path: str, key: Key) -> list[Said]:
+    record = host.store.find(response_of(id), key.name) if host.store and isinstance(id, str) else None
+    if record is not None:
+        shown: Json = next((i for i in record.response["output"] if i.get("id") == id), {})
+        if (said := host.vault.open(key.name, shown.get("encrypted_content"))) is not None:
+            return said
+        for item, ids in zip(record.output, record.ids, strict=True):
+            if item["id"] == id:
+                return [(item, ids)]
+    why = f"{path} refers to an item that is not here; it may be deleted, or was not stored."
+    raise ApiError(404, why, param=path, code="not_found")
+
+
+async def seen(host: Host, items: Sequence[Json], key: Key) -> list[Json]:
+    """Input items as their caller may read them: for a reference what was shown of its item, if that is still there."""
+    out = []
+    for item in items:
+        id, record = item.get("id"), None
+        if item.get("type") == "item_reference" and host.store is not None and isinstance(id, str):
             record = await asyncio.to_thread(host.store.find, response_of(id), key.name)
-            found = next((i for i in record.output if i["id"] == id), None) if record else None
-        if found is None:
-            said = f"input[{n}] refers to an item that is not here; it may be deleted, or was not stored."
-            raise ApiError(404, said, param=f"input[{n}]", code="not_found")
-        request.input[n] = found  # type: ignore[index]
+        shown = record.response["output"] if record else ()
+        out.append(next((i for i in shown if i.get("id") == id), item))
+    return out
+
+
+def _opened(host: Host, item: Json, path: str, key: Key) -> list[Said]:
+    found = host.vault.open(key.name, item["encrypted_content"])
+    if found is not None:
+        return found
+    if item.get("content"):  # what can be read says it all
+        return [({k: v for k, v in item.items() if k != "encrypted_content"}, None)]
+    field = f"{path}.encrypted_content"
+    said = f"{field} was not made for this key by this server, or by one that has forgotten how; leave the item out."
+    raise ApiError(400, said, param=field, code="invalid_encrypted_content")
 
 
 async def elsewhere(host: Host, id: str, key: Key, end: bool = False) -> Record | None:
@@ -79,8 +119,8 @@ def conversation_of(
     items: list[Json] = []
     sampled: list[tuple[str, list[int] | None]] = []  # of each assistant message, what it says and its ids
     for record in records:
-        items += record.input
-        sampled += [("", None)] * sum(map(_speaks, record.input))
+        items += [item for item, _ in record.read]
+        sampled += _sampled(record.read)
         for item, ids in zip(record.output, record.ids, strict=True):
             if item["type"] == "function_call" and item["status"] != "completed":
                 continue  # a call that was cut off was never made
@@ -88,8 +128,14 @@ def conversation_of(
                 continue  # the first is declared with the tools; of the second the call is told, once it is made
             items.append(item)
             sampled.append((_text(item), ids))
+    sampled += _sampled(request.said)
     conversation = Conversation.from_responses(request.conversation(items, after))
     return with_ids(conversation, sampled)
+
+
+def _sampled(read: Sequence[Said]) -> list[tuple[str, list[int] | None]]:
+    spoken = [(item, ids) for item, ids in read if _speaks(item)]
+    return [("", None) if ids is None else (_text(item), ids) for item, ids in spoken]
 
 
 def with_ids(conversation: Conversation, sampled: Sequence[tuple[str, list[int] | None]]) -> Conversation:
@@ -148,8 +194,8 @@ def fitted(
 
 async def approved(host: Host, request: ResponsesRequest, records: Sequence[Record], kit: Kit) -> list[Json]:
     """Runs the calls a caller has approved, and says of others that they were not: mcp_call items without an id."""
-    here = request.input if isinstance(request.input, list) else []
-    items = [*(i for r in records for i in r.output), *here]
+    here = request.given
+    items = [*(i for r in records for i in r.output), *request.items]
     waiting = {i.get("id"): i for i in items if i.get("type") == "mcp_approval_request"}
     for made in (i for i in items if i.get("type") == "mcp_call"):
         waiting.pop(made.get("approval_request_id"), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from motet.server.errors import ApiError
 from motet.server.kit import Workshop
 from motet.server.limits import Meter, today
 from motet.server.metrics import Metrics
+from motet.server.sealed import Vault
 from motet.server.settings import Settings
 from motet.server.shown import Cost, policy_of, shown
 from motet.server.store import Store, url_of
@@ -46,6 +48,7 @@ class Host:
         self.keys = Keys(self.settings.keys)
         url = url_of(self.settings.store)
         self.store = None if url is None else Store(url)
+        self.vault = Vault(self.store.secret() if self.store else secrets.token_bytes(32))
         self.meter = Meter(self.settings.limits, self.store.spent(today()) if self.store else None)
         self.workshop = Workshop(self.settings.tools, self.settings.mcp)
         self.runs: dict[str, Run] = {}

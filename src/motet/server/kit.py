@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from motet.errors import UsageError
 from motet.harmony import Namespace
+from motet.server import files
 from motet.server.errors import ApiError, busy, unsupported
+from motet.server.files import File
 from motet.tools import Answer, Tool, named, toolbox
 from motet.tools.runner import Call, answer_of
 
@@ -49,6 +51,8 @@ class Session:
     follows: str | None = None  # the response that used it last
     used: float = 0.0
     busy: bool = True
+    named: dict[str, str] = field(default_factory=dict)  # ids of the files made in it, by their names
+    held: list[File] = field(default_factory=list)  # those that no store keeps
 
     def close(self) -> None:
         """Ends what runs inside."""
@@ -277,11 +281,15 @@ class Workshop:
         self._sessions.remove(oldest)
         return oldest
 
-    def done(self, kit: Kit, response: str | None) -> None:
-        """A request is over; its session waits for whoever follows that response. Blocking."""
+    def done(self, kit: Kit, response: str | None, made: Sequence[File] = (), room: int = 0) -> None:
+        """A request is over; its session waits for whoever follows that response. Of the files it made those with data are held
+        here, as many of the latest as have room (bytes). Blocking."""
         session = kit.session
         if session is not None:
             with self._lock:
+                session.named |= {f.name: f.id for f in made}
+                if new := [f for f in made if f.data]:
+                    session.held = files.within([*session.held, *new], room)
                 session.busy, session.used, session.follows = (
                     False,
                     time.monotonic(),
@@ -291,6 +299,20 @@ class Workshop:
                     self._sessions.remove(session)
             if session.follows is None:
                 session.close()
+
+    def files(self, owner: str, container: str) -> list[File] | None:
+        """What a session holds; None where there is no such session of this owner."""
+        with self._lock:
+            return next((list(s.held) for s in self._sessions if (s.id, s.owner) == (container, owner)), None)
+
+    def forget(self, owner: str, container: str, id: str) -> bool:
+        """Lets go of a file that a session holds; whether it did."""
+        with self._lock:
+            for s in self._sessions:
+                if (s.id, s.owner) == (container, owner) and any(f.id == id for f in s.held):
+                    s.held = [f for f in s.held if f.id != id]
+                    return True
+        return False
 
     def tidy(self) -> None:
         """Closes what nobody has followed for long. Blocking."""

@@ -6,19 +6,22 @@ hold the response's id, so that seen and unseen versions of one turn name the sa
     output_item.added, content_part.added, *.delta, *.done, content_part.done, output_item.done
 
 A call of a tool that runs here stays open until it is answered (calls.py). Marks of citation in an answer become links, with a
-url_citation each.
+url_citation each; files that code has made are cited where the answer names them, or at 0 where it does not.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from motet.harmony import Delta, Event, MessageEnd, MessageStart, Summary, ToolResult, TurnDone
+from motet.harmony import Artefact, Delta, Event, MessageEnd, MessageStart, Summary, ToolResult, TurnDone
 from motet.server.calls import Called, called
 from motet.server.chat import token_logprobs
+from motet.server.files import File, mentions
 from motet.server.kit import Kit
+from motet.server.sealed import Said
 
 if TYPE_CHECKING:
     from motet.tokenizer import Encoding
@@ -40,8 +43,12 @@ class Output:
         logprobs: bool = False,
         kit: Kit = NO_KIT,
         include: Collection[str] = ALL,
+        room: int = 0,
+        seal: Callable[[Sequence[Said]], str] | None = None,
     ) -> None:
+        """`room`: bytes of the files that may be handed over. `seal` makes the encrypted content of thinking, where it is wanted."""
         self.items: list[Json] = []
+        self.files: list[File] = []
         self.ids: list[
             list[int] | None
         ] = []  # of each item, as sampled; None if it was not, or not as it stands
@@ -55,6 +62,9 @@ class Output:
         self._call_here: Called | None = None  # a call of a tool that runs here, until it is answered
         self._cites: CitationStream | None = None
         self._notes: list[Json] = []
+        self._room = room
+        self._uncited: list[File] = []
+        self._seal = seal
 
     @property
     def answered(self) -> bool:
@@ -73,7 +83,7 @@ class Output:
         if isinstance(event, MessageEnd):
             return self._end(event)
         if isinstance(event, Summary):
-            return self._summary(event)
+            return self.summarised(event)
         if isinstance(event, TurnDone):
             out = [] if self._open is None else self._end(MessageEnd("cut"))
             return out if self._call_here is None else [*out, *self._unanswered()]
@@ -138,6 +148,35 @@ class Output:
             {"type": "response.refusal.done", **at, "refusal": text},
             {"type": "response.content_part.done", **at, "part": done},
             self._event("output_item.done", item=dict(item)),
+        ]
+
+    def sealed(self, hidden: Sequence[Said]) -> list[Json]:
+        """An item that holds what its caller may not read, nothing else being there to hold it."""
+        if self._seal is None or not hidden:
+            return []
+        item: Json = {"id": self._id("rs"), "type": "reasoning", "summary": [], "status": "in_progress"}
+        self._add(item)
+        added = self._event("output_item.added", item=_copy(item))
+        item["encrypted_content"], item["status"] = self._seal(hidden), "completed"
+        return [added, self._event("output_item.done", item=_copy(item))]
+
+    def summarised(self, summary: Summary, hidden: Sequence[Said] = ()) -> list[Json]:
+        """An item with a summary of thinking, and the thinking itself sealed."""
+        item: Json = {"id": self._id("rs"), "type": "reasoning", "summary": [], "status": "in_progress"}
+        self._add(item)
+        added = self._event("output_item.added", item=_copy(item))
+        part = {"type": "summary_text", "text": summary.text}
+        where = {"item_id": item["id"], "summary_index": 0}
+        item["summary"], item["status"] = [part], "completed"
+        if self._seal is not None and hidden:
+            item["encrypted_content"] = self._seal(hidden)
+        return [
+            added,
+            self._event("reasoning_summary_part.added", **where, part={"type": "summary_text", "text": ""}),
+            self._event("reasoning_summary_text.delta", **where, delta=summary.text),
+            self._event("reasoning_summary_text.done", **where, text=summary.text),
+            self._event("reasoning_summary_part.done", **where, part=part),
+            self._event("output_item.done", item=_copy(item)),
         ]
 
     # --- messages ---
@@ -230,10 +269,30 @@ class Output:
         self._said += text
         for c in found:
             note = {"type": "url_citation", "start_index": c.start_index, "end_index": c.end_index, "title": c.title, "url": c.url}  # fmt: skip
-            where = {"item_id": item["id"], "content_index": 0, "annotation_index": len(self._notes)}
-            out.append(self._event("output_text.annotation.added", **where, annotation=note))
-            self._notes.append(note)
+            out.append(self._note(item, note))
         return out
+
+    def _note(self, item: Json, note: Json) -> Json:
+        where = {"item_id": item["id"], "content_index": 0, "annotation_index": len(self._notes)}
+        self._notes.append(note)
+        return self._event("output_text.annotation.added", **where, annotation=note)
+
+    def _cited_files(self, item: Json) -> list[Json]:
+        """Citations of the files an answer names, and of those of this response that it does not."""
+        session = self._kit.session
+        if session is None or item["phase"] != "final_answer":
+            return []
+        known = session.named | {f.name: f.id for f in self.files}
+        said = [(begin, end, name, known[name]) for begin, end, name in mentions(self._said, known)]
+        ids = {id for _, _, _, id in said}
+        # first, since whoever saves by name shall end with the one that was named
+        said = [*((0, 0, f.name, f.id) for f in self._uncited if f.id not in ids), *said]
+        self._uncited = []
+        of = {"type": "container_file_citation", "container_id": self._kit.container}
+        return [
+            self._note(item, {**of, "file_id": id, "filename": name, "start_index": begin, "end_index": end})
+            for begin, end, name, id in said
+        ]
 
     def _logarithms(self, delta: Delta) -> list[Json]:
         if not self._logprobs:
@@ -268,12 +327,15 @@ class Output:
             out.append(self._event("reasoning_text.done", **where, content_index=0, text=self._said))
         else:
             out += [] if self._cites is None else self._cited(item, Delta(""), last=True)
+            out += self._cited_files(item)
             part = {
                 "type": "output_text", "text": self._said, "annotations": list(self._notes), "logprobs": self._tokens,
             }  # fmt: skip
             told = {"text": self._said, "logprobs": self._tokens}
             out.append(self._event("output_text.done", **where, content_index=0, **told))
         item["content"] = [part]
+        if item["type"] == "reasoning" and self._seal is not None:
+            item["encrypted_content"] = self._seal([(item, self.ids[-1])])
         out.append(self._event("content_part.done", **where, content_index=0, part=part))
         return [*out, self._event("output_item.done", item=_copy(item))]
 
@@ -287,22 +349,6 @@ class Output:
             ids = [special("<|start|>"), *self._encoding.encode("assistant"), *ids]
         return [*ids, special("<|call|>" if call else "<|end|>")]
 
-    def _summary(self, summary: Summary) -> list[Json]:
-        item: Json = {"id": self._id("rs"), "type": "reasoning", "summary": [], "status": "in_progress"}
-        self._add(item)
-        added = self._event("output_item.added", item=_copy(item))
-        part = {"type": "summary_text", "text": summary.text}
-        where = {"item_id": item["id"], "summary_index": 0}
-        item["summary"], item["status"] = [part], "completed"
-        return [
-            added,
-            self._event("reasoning_summary_part.added", **where, part={"type": "summary_text", "text": ""}),
-            self._event("reasoning_summary_text.delta", **where, delta=summary.text),
-            self._event("reasoning_summary_text.done", **where, text=summary.text),
-            self._event("reasoning_summary_part.done", **where, part=part),
-            self._event("output_item.done", item=_copy(item)),
-        ]
-
     def _answered(self, result: ToolResult) -> list[Json]:
         """The answer to a call of a tool that runs here. One to something that is not there finds no open item: the turn
         has answered it, and the item is whole; nor does one to a call that may not be seen."""
@@ -311,12 +357,29 @@ class Output:
             return []
         told = here.answered(result)
         item = here.item
+        if item["type"] == "code_interpreter_call":
+            self._hand_over(item, result.artefacts)
         if item["status"] == "in_progress":
             item["status"] = "failed" if result.error and item["type"] == "mcp_call" else "completed"
         return [
             *([] if told is None else [self._event(told, item_id=item["id"])]),
             self._event("output_item.done", item=_copy(item)),
         ]
+
+    def _hand_over(self, item: Json, artefacts: Sequence[Artefact]) -> None:
+        """Names the files of a call, and those that were too many bytes to keep, under keys of our own."""
+        made: list[File] = []
+        for a in artefacts:
+            if len(a.data) > self._room:
+                item.setdefault("files_not_kept", []).append(a.name)
+                continue
+            self._room -= len(a.data)
+            id = self._id("cfile")
+            made.append(File(id, self._kit.container, a.name, a.mime, len(a.data), time.time(), a.data))
+        if made:
+            item["files"] = [{"file_id": f.id, "filename": f.name, "bytes": f.size} for f in made]
+        self.files += made
+        self._uncited += made
 
     def _unanswered(self) -> list[Json]:
         here, self._call_here = self._call_here, None

@@ -12,18 +12,20 @@ import logging
 import secrets
 import time
 import typing
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
-from motet.harmony import Event, TurnDone, ids_of
+from motet.harmony import Event, MessageStart, Summary, TurnDone, ids_of
 from motet.server.asked import ResponsesRequest, echo
 from motet.server.auth import Key
 from motet.server.chat import malformed_notice
-from motet.server.errors import ApiError, explain
-from motet.server.history import approved, before, conversation_of, fitted, referenced
+from motet.server.errors import ApiError, explain, naming
+from motet.server.files import File
+from motet.server.history import approved, before, conversation_of, fitted, read
 from motet.server.host import Host
 from motet.server.output import ALL, Output
+from motet.server.sealed import Hidden, Said
 from motet.server.shown import Cost
 from motet.server.stops import Stops
 from motet.server.store import Record
@@ -46,10 +48,11 @@ class Run:
         self._cancelled = False
         self._cost = Cost()
         self._events: list[Event] = []
+        self._read = 0  # how many of them `_behind` has seen
         self.response: Json = {
             "id": self.id, "object": "response", "created_at": int(time.time()), "completed_at": None,
             "model": request.model, "status": "queued" if self.background else "in_progress", "error": None,
-            "incomplete_details": None, "output": [], "usage": None, **echo(request),
+            "incomplete_details": None, "output": [], "usage": None, **echo(request, callable(host.policy(key).analysis)),
         }  # fmt: skip
 
     # --- beginning ---
@@ -63,11 +66,14 @@ class Run:
         self.kept = host.keeps(request.store, request.background)
         self.response["store"] = self.kept
         params, rules = request.sampling(), request.rules()
-        await referenced(host, request, self._key)
+        request.read(await read(host, request.given, self._key))
         records = await before(host, request, self._key)
         asked = request.allowed, self._key.name, request.previous_response_id
         self._kit = await asyncio.to_thread(host.workshop.kit, *asked)
-        self._output = self._outputs(() if self.kept else ALL)
+        self._seal = None
+        if "reasoning.encrypted_content" in (request.include or ()):
+            self._seal = functools.partial(host.vault.seal, self._key.name)
+        self._output = self._outputs(() if self.kept else ALL, self._seal)
         self._known = {i["server_label"] for r in records for i in r.output if i["type"] == "mcp_list_tools"}
         try:
             self._made = await approved(host, request, records, self._kit)
@@ -81,9 +87,10 @@ class Run:
             await asyncio.to_thread(host.workshop.done, self._kit, None)
             raise
         try:
-            await self._turn.accepted()
+            with naming(request.tools, "text.format.schema", "parameters"):
+                await self._turn.accepted()
             self._record = Record(
-                self.id, self._key.name, self.response, request.items, previous=request.previous_response_id
+                self.id, self._key.name, self.response, request.given, previous=request.previous_response_id
             )
             self._validated()
             if host.store is not None and self.kept:
@@ -111,8 +118,10 @@ class Run:
             last = self._failed(explain(e))
         try:
             last["sequence_number"] = len(self.events)
-            await self._keep(last)
-            await asyncio.to_thread(host.workshop.done, self._kit, self.id)
+            stored = await self._keep(last)
+            made = [f.bare() for f in self.files] if stored else self.files
+            room = host.settings.limits.made_bytes
+            await asyncio.to_thread(host.workshop.done, self._kit, self.id, made, room)
             self.events.append(last)
         finally:  # whatever happens, nobody waits for ever
             self.over = True
@@ -130,12 +139,12 @@ class Run:
         output, finish = self._output, "stop"
         for said in output.servers(self._known) + output.made(self._made):
             self._say(said)
-        watched = host.watch(
-            self._turn, host.policy(self._key), self._stops, self._cost, self._key, self._events
-        )
+        policy = host.policy(self._key)
+        hidden = Hidden(self._outputs(ALL)) if self._seal is not None and policy.analysis != "show" else None
+        watched = host.watch(self._turn, policy, self._stops, self._cost, self._key, self._events)
         async for event in watched:
             finish = event.finish if isinstance(event, TurnDone) else finish
-            for said in output.feed(event):
+            for said in output.feed(event) if hidden is None else self._behind(hidden, event):
                 self._say(said)
         if self._cancelled:
             return self._ended("cancelled")
@@ -145,6 +154,17 @@ class Run:
             for said in output.refuse(malformed_notice(self._cost)):
                 self._say(said)
         return self._ended("incomplete" if finish == "length" else "completed")
+
+    def _behind(self, hidden: Hidden, event: Event) -> list[Json]:
+        """The stream events of one that may be seen, and of what was hidden before it: sealed."""
+        for unseen in self._events[self._read :]:
+            hidden.feed(unseen)
+        self._read = len(self._events)
+        if isinstance(event, Summary):
+            return self._output.summarised(event, hidden.take())
+        if isinstance(event, MessageStart | TurnDone):
+            return self._output.sealed(hidden.take()) + self._output.feed(event)
+        return self._output.feed(event)
 
     def _say(self, event: Json) -> None:
         event["sequence_number"] = len(self.events)
@@ -173,12 +193,13 @@ class Run:
         self.response["error"] = {"code": code, "message": error.message}
         return last
 
-    async def _keep(self, last: Json) -> None:
-        """Writes the finished response; a store that fails makes it a failed one, since nobody could come back to it."""
-        store = self._host.store
+    async def _keep(self, last: Json) -> bool:
+        """Writes the finished response; a store that fails makes it a failed one, since nobody could come back to it. Whether it
+        is stored."""
+        store, limits = self._host.store, self._host.settings.limits
         if store is None or not self.kept:
             validate(last)
-            return
+            return False
         record, view = self._record, self._turn.view
         full = self._outputs(ALL)
         full.servers(self._known)
@@ -193,7 +214,8 @@ class Run:
         record.tokens = {"prompt": view.prompt, "sampled": ids_of(self._events), "seed": view.seed}
         try:
             validate(last)
-            await asyncio.shield(asyncio.to_thread(store.end, record))
+            await asyncio.shield(asyncio.to_thread(store.end, record, self.files, limits.files_bytes))
+            return True
         except Exception as e:
             _log.error("A response could not be kept (%s).", type(e).__name__)
             self.response.update(
@@ -201,11 +223,14 @@ class Run:
                 error={"code": "server_error", "message": "The response could not be stored."},
             )
             last.update(type="response.failed")
+            return False
 
-    def _outputs(self, include: Sequence[str]) -> Output:
+    def _outputs(self, include: Sequence[str], seal: Callable[[Sequence[Said]], str] | None = None) -> Output:
         request = self._request
-        shown = (*include, *(request.include or ()))
-        return Output(self.id, self._host.encoding, request.logprobs is not None, self._kit, shown)
+        shown, room = (*include, *(request.include or ())), self._host.settings.limits.made_bytes
+        return Output(
+            self.id, self._host.encoding, request.logprobs is not None, self._kit, shown, room, seal
+        )
 
     def _validated(self) -> None:
         validate({"type": "response.created", "sequence_number": 0, "response": self.response})
@@ -216,6 +241,11 @@ class Run:
     def owner(self) -> str:
         """Whose it is."""
         return self._key.name
+
+    @property
+    def files(self) -> list[File]:
+        """What its code has made so far, if its caller may see that."""
+        return self._output.files
 
     @property
     def root(self) -> str:

@@ -19,7 +19,7 @@ from motet.server.asked import CountRequest, ResponsesRequest, listed
 from motet.server.auth import Key
 from motet.server.compact import compacted, count
 from motet.server.errors import ApiError
-from motet.server.history import elsewhere
+from motet.server.history import elsewhere, seen
 from motet.server.host import Host
 from motet.server.responses import Run
 from motet.server.sse import Piece, Stream
@@ -208,22 +208,28 @@ def _add_items(app: FastAPI, host: Host) -> None:
         await _kept(host, response_id, key_of(request))
         assert host.store is not None
         chain = await asyncio.to_thread(host.store.chain, response_id, key_of(request).name)
-        items = [
-            i
-            for r in chain or ()
-            for i in listed(r.input, r.id) + (r.response["output"] if r.id != response_id else [])
-        ]
-        return _page(items if order == "asc" else items[::-1], limit, after)
+        items: list[Json] = []
+        for r in chain or ():
+            items += listed(await seen(host, r.input, key_of(request)), r.id)
+            items += r.response["output"] if r.id != response_id else []
+        return ItemList(**page_of(items if order == "asc" else items[::-1], limit, after))
 
 
-def _page(items: list[Json], limit: int, after: str | None) -> ItemList:
+def page_of(items: list[Json], limit: int, after: str | None) -> Json:
+    """A page of a list, as the API has it."""
     ids = [i["id"] for i in items]
     if after is not None and after not in ids:
         raise ApiError(400, "after names no item of this list; use the last_id of a page.", param="after")
     begin = 0 if after is None else ids.index(after) + 1
     page = items[begin : begin + limit]
     first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
-    return ItemList(data=page, first_id=first, last_id=last, has_more=begin + limit < len(items))
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": first,
+        "last_id": last,
+        "has_more": begin + limit < len(items),
+    }
 
 
 async def _stream(run: Run, after: int, owns: bool = True) -> AsyncIterator[Piece]:

@@ -21,6 +21,10 @@ class Limits:
     tools: int = 128  # as the OpenAI API
     schema_bytes: int = 256 << 10  # one schema
     choices: int = 16
+    made_bytes: int = (
+        32 << 20
+    )  # files that the code of one response hands over, or of a session that is not stored
+    files_bytes: int = 1 << 30  # of one key in the store; its oldest go
     in_flight: int = 512  # requests under way or waiting, each with a thread
     read_s: float = 30.0  # for a whole request body to arrive
     send_s: float = 60.0  # for a client to take one piece of a stream

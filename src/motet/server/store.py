@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from motet.server import files
 from motet.server.database import Database
+from motet.server.files import File
 
 Json = dict[str, Any]
 RUNNING = ("queued", "in_progress")
@@ -35,6 +38,7 @@ _SPENT = sa.Table(
     "spent", _meta,
     sa.Column("owner", sa.Text), sa.Column("day", sa.Integer), sa.Column("tokens", sa.BigInteger),
 )  # fmt: skip
+_SECRETS = sa.Table("secrets", _meta, sa.Column("name", sa.Text), sa.Column("value", sa.LargeBinary))
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
@@ -56,6 +60,9 @@ class Record:
     tokens: Json | None = None
     previous: str | None = None
     root: str = ""  # the first response of the conversation; `begin` finds it
+    read: list[tuple[Json, list[int] | None]] = field(
+        default_factory=list, compare=False
+    )  # see history.read; not kept
 
     @property
     def status(self) -> str:
@@ -95,13 +102,16 @@ class Store:
             c.execute(_T.insert().values(process=self._db.process, stopping=False, **told, **_row(record)))
             self._touch(c, root, now)
 
-    def end(self, record: Record) -> None:
-        """A response that is over. Durable when this returns. One that was deleted in between stays deleted."""
+    def end(self, record: Record, made: Sequence[File] = (), most: int = 0) -> None:
+        """A response that is over, with the files it made. Durable when this returns. One that was deleted in between stays
+        deleted. `most`: bytes of files an owner may have; the oldest go."""
         row, now = _row(record), time.time()
         with self._db.writing() as c:
             changed = _T.update().where(_T.c.id == row.pop("id")).values(updated_at=now, **row)
             root = c.execute(changed.returning(_T.c.root)).scalar()
             self._touch(c, root, now)
+            if root is not None:
+                files.insert(c, record.id, record.owner, made, most)
 
     def _touch(self, c: sa.Connection, root: str | None, now: float) -> None:
         """A conversation is as old as the last that was said in it; its first response remembers."""
@@ -211,6 +221,36 @@ class Store:
             rows = c.execute(asked.order_by(_T.c.updated_at.desc(), _T.c.id.desc()).limit(limit))
             return [dict(r._mapping) for r in rows]
 
+    def holding(self, words: str, owner: str, limit: int, after: str | None = None) -> list[Json] | None:
+        """Those of `conversations` with these words in their title, a question or an answer, whatever the case. Thinking and what
+        tools said are not looked at."""
+        out: list[Json] = []
+        words = words.casefold()
+        while len(out) < limit and (page := self.conversations(owner, 200, after)) != []:
+            if page is None:
+                return None
+            said = self._saying(words, [c["id"] for c in page], owner)
+            out += [c for c in page if words in c["title"].casefold() or c["id"] in said]
+            after = page[-1]["id"]
+        return out[:limit]
+
+    def _saying(self, words: str, roots: Sequence[str], owner: str) -> set[str]:
+        asked = sa.select(_T.c.root, _T.c.input, _T.c.response).where(
+            (_T.c.owner == owner) & _T.c.root.in_(roots)
+        )
+        if words.isascii():  # what is not, JSON writes otherwise, and databases know its cases differently
+            part = json.dumps(words)[1:-1]
+            asked = asked.where(
+                sa.or_(*(c.icontains(part, autoescape=True) for c in (_T.c.input, _T.c.response)))
+            )
+        with self._db.reading() as c:
+            return {
+                r.root
+                for r in c.execute(asked)
+                if words in question_of(json.loads(r.input)).casefold()
+                or words in _answer(json.loads(r.response)).casefold()
+            }
+
     def conversation(self, root: str, owner: str) -> list[Json]:
         """Its responses, parents first: parent, input, response, title."""
         asked = sa.select(_T.c.previous, _T.c.input, _T.c.response, _T.c.title)
@@ -236,6 +276,31 @@ class Store:
         )  # fmt: skip
         with self._db.reading() as c:
             return dict(c.execute(asked).one()._mapping)
+
+    def secret(self) -> bytes:
+        """32 random bytes that are always the same for this store, and so for all servers that share it."""
+        insert = sqlite.insert if self._db.sqlite else postgresql.insert
+        new = insert(_SECRETS).values(name="reasoning", value=secrets.token_bytes(32))
+        with self._db.writing() as c:
+            c.execute(new.on_conflict_do_nothing(index_elements=["name"]))
+            return bytes(c.execute(sa.select(_SECRETS.c.value)).scalar_one())
+
+    # --- files, which go with their responses ---
+
+    def files(self, container: str, owner: str) -> list[File]:
+        """What code has made in a container of this owner, oldest first, without the bytes."""
+        with self._db.reading() as c:
+            return files.listed(c, _named(container), owner)
+
+    def file(self, id: str, container: str, owner: str) -> File | None:
+        """One of them, with its bytes."""
+        with self._db.reading() as c:
+            return files.found(c, _named(id), _named(container), owner)
+
+    def delete_file(self, id: str, container: str, owner: str) -> bool:
+        """Whether there was such a file of this owner."""
+        with self._db.writing() as c:
+            return files.deleted(c, _named(id), _named(container), owner)
 
     # --- tokens by day ---
 
@@ -317,6 +382,12 @@ def question_of(items: Sequence[Json]) -> str:
             parts = content if isinstance(content, list) else ()
             return "".join(str(p.get("text") or "") for p in parts if isinstance(p, dict))
     return ""
+
+
+def _answer(response: Json) -> str:
+    """What a response says to its reader."""
+    said = [i for i in response.get("output") or () if i.get("type") == "message"]
+    return "\n".join(p.get("text") or "" for i in said for p in i.get("content") or ())
 
 
 def title_of(items: Sequence[Json]) -> str:

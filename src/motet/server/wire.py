@@ -110,6 +110,11 @@ class StreamOptions(Request):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
+    def check(self) -> None:
+        """Raises ApiError for what this server does not do."""
+        if self.include_obfuscation:
+            raise unsupported("stream_options.include_obfuscation", "use TLS, or leave it out.")
+
 
 class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
@@ -136,6 +141,8 @@ class ChatRequest(Sampling):
             raise ApiError(400, "top_logprobs needs logprobs to be true; set it.", param="top_logprobs")
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options needs stream to be true; set it.", param="stream_options")
+        if self.stream_options is not None:
+            self.stream_options.check()
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise ApiError(400, "tool_choice needs tools; send them.", param="tool_choice")
         bounded_schema(self.response_format, limits, "response_format")
@@ -159,6 +166,12 @@ class ChatRequest(Sampling):
         return out | {"reasoning_effort": EFFORTS[self.reasoning_effort or "medium"]}
 
 
+# Of both APIs: name -> (values that change nothing, what to do).
+ONLY_THERE: dict[str, tuple[tuple[Any, ...], str]] = {
+    "moderation": ((), "leave it out."),
+    "prompt_cache_options": (({}, {"mode": "implicit"}), "what prompts share is always found; leave it out."),
+    "prompt_cache_retention": (("in_memory", "in-memory"), "what prompts share stays while there is room; leave it out."),
+}  # fmt: skip
 _CHAT_ONLY_THERE: dict[str, tuple[tuple[Any, ...], str]] = {
     "audio": ((), "the model speaks text only; leave it out."),
     "function_call": ((), "it is the old name; use tool_choice."),
@@ -168,7 +181,13 @@ _CHAT_ONLY_THERE: dict[str, tuple[tuple[Any, ...], str]] = {
     "store": ((False,), "chats are not kept; use /v1/responses, or false."),
     "verbosity": (("medium",), "say in the messages how long the answer should be."),
     "web_search_options": ((), "leave it out."),
-    "moderation": ((), "leave it out."),
+    "input": ((), "here it is called messages."),
+    "instructions": ((), "send a developer message."),
+    "max_output_tokens": ((), "here it is called max_completion_tokens."),
+    "reasoning": ((), "here it is called reasoning_effort."),
+    "text": ((), "here it is called response_format."),
+    "previous_response_id": ((), "chats are not kept; use /v1/responses."),
+    **ONLY_THERE,
 }  # fmt: skip
 
 
