@@ -102,7 +102,7 @@ def test_the_answer_comes_as_it_is_written_and_can_be_stopped(browser: Any) -> N
         assert reader.get_attribute("#send", "aria-label") == "Stop"
         reader.click("#send")
         turn = reader.answered()
-        assert turn.locator(".state").inner_text() == "Stopped."
+        assert turn.locator(".state p").inner_text() == "Stopped."
         shown = says(turn)
         reader.wait_for_timeout(200)
         assert says(turn) == shown and "999" not in shown

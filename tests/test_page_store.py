@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,11 +123,11 @@ def test_an_answer_that_is_stopped_is_kept_and_gone_on_with(browser: Any) -> Non
         reader.click("#send")
         turn = reader.answered()
         shown = says(turn)
-        assert turn.locator(".state").inner_text() == "Stopped." and "900" not in shown
+        assert turn.locator(".state p").inner_text() == "Stopped." and "900" not in shown
         assert not served.host.turns
         reader.reload()
         turn = reader.answered()
-        assert says(turn) == shown and turn.locator(".state").inner_text() == "Stopped."
+        assert says(turn) == shown and turn.locator(".state p").inner_text() == "Stopped."
         engine.pause_s = 0
         reader.ask("go on")
         assert says(reader.answered(2)).endswith("900")
@@ -178,6 +182,110 @@ def test_an_answer_is_taken_up_again_after_an_outage(browser: Any) -> None:
         turn = reader.answered()
         assert says(turn) == " ".join(map(str, range(151)))
         assert not reader.is_visible("#notice")
+
+
+def test_conversations_are_found_by_words(browser: Any) -> None:
+    with serving(Script(echo), KEPT) as served, Reader(browser, served.url) as reader:
+        assert not reader.is_visible("#find")
+        for question in ("of owls", "of <b>tides</b>", "of OWLS again"):
+            reader.click("#new")
+            reader.ask(question)
+            reader.answered()
+        reader.fill("#find", "owls")
+        reader.until(f"{LIST}.join() === 'of OWLS again,of owls'")
+        reader.fill("#find", "you said of <B>")
+        reader.until(f"{LIST}.join() === 'of <b>tides</b>'")
+        line(reader, "of <b>tides</b>").locator("a").click()
+        reader.until("document.querySelector('.said').textContent === 'of <b>tides</b>'")
+        reader.fill("#find", "nobody said this")
+        reader.until(
+            "document.getElementById('nothing').textContent === 'No conversation holds these words.'"
+        )
+        reader.fill("#find", "")
+        reader.until(f"{LIST}.length === 3")
+
+
+def test_a_conversation_can_be_saved(browser: Any) -> None:
+    said = (
+        "<|channel|>analysis<|message|>hm\nhm<|end|><|start|>assistant"
+        + FINAL
+        + "# Title\n```\nx\n```<|return|>"
+    )
+    with serving(Script(said), KEPT) as served, Reader(browser, served.url) as reader:
+        assert not reader.is_visible("#export")
+        reader.ask('What/is "this"?')
+        reader.answered()
+        with reader.expect_download() as saved:
+            reader.get_by_role("button", name="Save this conversation").click()
+        assert saved.value.suggested_filename == "What-is-this.md"
+        assert Path(saved.value.path()).read_text() == (
+            '# What/is "this"?\n\nModel: scripted\n\n## You\n\nWhat/is "this"?\n\n## Answer\n\n> hm\n> hm\n\n# Title\n```\nx\n```\n'
+        )
+
+
+def test_an_answer_that_was_cut_off_goes_on_with_one_click(browser: Any) -> None:
+    engine = Script([FINAL + "one two three", FINAL + "four.<|return|>"])
+    with serving(engine, KEPT) as served, Reader(browser, served.url) as reader:
+        reader.ask("count")
+        turn = reader.answered()
+        assert turn.locator(".state p").inner_text() == "Cut off: the limit of tokens was reached."
+        turn.get_by_role("button", name="Go on").click()
+        assert says(reader.answered(2)) == "four."
+        assert "one two three" in served.host.encoding.decode(engine.prompts[1])
+
+
+SERVER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from motet.server.host import Host
+from motet.server.serve import serve
+from motet.server.settings import Settings
+from serving import E
+from test_page_store import numbers
+serve(Host(numbers(900, 0.02), E, "scripted", Settings(port=int(sys.argv[2]), store=sys.argv[3])), lambda url: print(url, flush=True))
+"""
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_server_that_is_killed_in_the_middle(browser: Any, tmp_path: Path, kept: bool) -> None:
+    """The page says so in a sentence, keeps what has arrived, and goes on when there is a server again."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    store = str(tmp_path / "r.sqlite") if kept else "none"
+
+    def begin() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SERVER, str(Path(__file__).parent), str(port), store]
+        p = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert p.stdout is not None and p.stdout.readline().startswith("http")
+        return p
+
+    p = begin()
+    try:
+        with Reader(browser, f"http://127.0.0.1:{port}") as reader:
+            reader.ask("count")
+            reader.until("document.querySelector('.flow')?.textContent.includes('12')")
+            p.kill()
+            p.wait()
+            reader.wait_for_selector("#notice:not([hidden])")
+            assert reader.inner_text("#notice").startswith("Waiting for the server")
+            shown = says(reader.locator(".turn"))
+            assert shown.startswith("0 1 2 3")
+            if not kept:
+                assert reader.answered().locator(".state p").inner_text() == "The connection broke off."
+            p = begin()
+            reader.wait_for_selector("#notice", state="hidden")
+            turn = reader.answered()
+            if kept:
+                said = "The server ended before this response was complete; ask again."
+                assert turn.locator(".state p").inner_text() == said
+            assert says(turn) == shown
+            turn.get_by_role("button", name="Go on").click()
+            reader.until("document.querySelectorAll('.flow')[1]?.textContent.includes('12')")
+            reader.click("#send")
+            reader.answered(2)
+    finally:
+        p.kill()
+        p.wait()
 
 
 def test_a_question_that_was_refused_does_not_hide_the_next(browser: Any) -> None:

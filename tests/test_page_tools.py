@@ -17,6 +17,7 @@ FINAL = "<|channel|>final<|message|>"
 PLOT = """import matplotlib.pyplot as plt
 plt.plot([1, 4, 9])
 plt.show()
+open("/mnt/data/<b>t.csv", "w").write("a,b")
 print("<img src=x onerror='window.ran=1'>", 6 * 7)"""
 
 
@@ -51,12 +52,21 @@ def test_python_runs_in_its_sandbox_and_the_plot_is_on_the_page(browser: Any) ->
             picture.wait_for()
             assert says(turn) == "Here it is."
             summary = turn.locator(".call summary")
-            assert summary.inner_text() == "Ran Python, 4 lines"
+            assert summary.inner_text() == "Ran Python, 5 lines"
             summary.click()
             assert turn.locator(".code code").inner_text() == PLOT
             assert "<img src=x onerror='window.ran=1'> 42" in turn.locator(".output").inner_text()
             assert picture.get_attribute("alt") == "Picture 1 made by the code"
             reader.until("document.querySelector('.call img').naturalWidth > 300")
+            files = turn.locator(".files button")
+            assert files.all_inner_texts() == [
+                "<b>t.csv\n3 bytes",
+                "plot-1.png\n" + files.nth(1).inner_text().split("\n")[1],
+            ]
+            with reader.expect_download() as saved:
+                files.first.click()
+            assert saved.value.suggested_filename.endswith("t.csv")
+            assert Path(saved.value.path()).read_bytes() == b"a,b"
             assert reader.evaluate("window.ran") is None and turn.locator("img").count() == 1
             assert [v["id"] for v in axe.run(reader.page).response["violations"]] == []
             reader.reload()

@@ -53,6 +53,23 @@ export class Answer {
     return this.items.filter((i) => i.type === "message").flatMap((i) => i.content).map((p) => p.text ?? p.refusal ?? "").join("\n\n");
   }
 
+  /** What code has made for the reader: {container, id, name, bytes} each; bytes is undefined for files of earlier answers. */
+  get files() {
+    const found = new Map();
+    for (const item of this.items) {
+      for (const f of item?.files ?? []) found.set(f.file_id, { container: item.container_id, id: f.file_id, name: f.filename, bytes: f.bytes });
+      for (const a of (item?.content ?? []).flatMap((p) => p?.annotations ?? [])) {
+        if (a.type === "container_file_citation" && !found.has(a.file_id)) found.set(a.file_id, { container: a.container_id, id: a.file_id, name: a.filename });
+      }
+    }
+    return [...found.values()];
+  }
+
+  /** Names of files that were too large to be kept. */
+  get filesLost() {
+    return this.items.flatMap((item) => item?.files_not_kept ?? []);
+  }
+
   /** Ends it from here: it was stopped, or its stream broke off. */
   end(status, message = null, code = null) {
     if (this.over) return;
@@ -67,7 +84,8 @@ export class Answer {
     if (event.response) {
       const { output, ...head } = event.response;
       this.response = { ...this.response, ...head };
-      if (this.over && output) this.items = output;
+      // a server that was killed knows nothing of what it had said; what has arrived stays
+      if (this.over && output && (output.length || this.response.status !== "failed")) this.items = output;
       return;
     }
     if (kind === "error") {

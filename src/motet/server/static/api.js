@@ -49,9 +49,10 @@ export class Api {
     yield* events(reply.body, signal);
   }
 
-  /** Conversations, latest first: {entries: [{id, title}], next: where older ones go on, or null}. */
-  async conversations(after) {
-    const { data, has_more, last_id } = await this.json(`motet/conversations?limit=40${after ? `&after=${encodeURIComponent(after)}` : ""}`);
+  /** Conversations, latest first: {entries: [{id, title}], next: where older ones go on, or null}. `words`: only those that hold them. */
+  async conversations(after, words = "") {
+    const asked = new URLSearchParams({ limit: 40, ...(after && { after }), ...(words && { words }) });
+    const { data, has_more, last_id } = await this.json(`motet/conversations?${asked}`);
     return { entries: data, next: has_more ? last_id : null };
   }
 
@@ -66,6 +67,12 @@ export class Api {
 
   async forget(id) {
     await this.send(`motet/conversations/${encodeURIComponent(id)}`, { method: "DELETE" });
+  }
+
+  /** A file that code has made. Never of a type that a browser would show: it is to be saved. */
+  async file({ container, id }) {
+    const path = `v1/containers/${encodeURIComponent(container)}/files/${encodeURIComponent(id)}/content`;
+    return new Blob([await (await this.send(path)).arrayBuffer()], { type: "application/octet-stream" });
   }
 
   /** A picture the model's tools made, as an address the page may show; null for what is none. */

@@ -57,6 +57,13 @@ async function copy(text) {
   }
 }
 
+/** Hands a file to the reader, who is asked where to save it or finds it where downloads go. */
+export function save(name, blob) {
+  const url = URL.createObjectURL(blob);
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
 /** Tells those who listen instead of looking. */
 export function announce(text) {
   document.getElementById("status").textContent = text;
@@ -70,6 +77,13 @@ export const pause = (ms, signal) => new Promise((done, no) => {
 
 /** 1,234 as people here write it. */
 export const count = (n) => n.toLocaleString("en");
+
+/** 8 bytes, 1.2 kB, 16 MB. */
+export function size(bytes) {
+  if (bytes < 1000) return plural(bytes, "byte");
+  const [n, unit] = bytes < 1e6 ? [bytes / 1e3, "kB"] : [bytes / 1e6, "MB"];
+  return `${n < 10 ? n.toFixed(1) : count(Math.round(n))} ${unit}`;
+}
 
 /** "1 token", "2 tokens". */
 export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;

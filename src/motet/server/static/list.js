@@ -5,18 +5,32 @@ import { plain } from "./plain.js";
 
 const at = (id) => document.getElementById(id);
 const DAY = 86_400_000;
+const PAUSE = 250; // milliseconds without a key before a search begins
 
 export class List {
   /** @param act {trouble, loaded, gone}: what to do with an error, when the list is there, with the id of one that was deleted */
   constructor(api, act) {
-    Object.assign(this, { api, act, entries: [], next: null, here: null });
+    Object.assign(this, { api, act, entries: [], next: null, here: null, words: "", waits: null });
     at("older").addEventListener("click", () => this.load(this.next));
+    at("find").addEventListener("input", () => {
+      clearTimeout(this.waits);
+      this.waits = setTimeout(() => this.find(at("find").value.trim()), PAUSE);
+    });
+  }
+
+  /** Lists only conversations that hold the words; all of them for none. */
+  find(words) {
+    this.words = words;
+    this.entries = [];
+    return this.load();
   }
 
   /** Asks for the latest; after an id, for those that follow it. Older ones that were asked for stay. */
   async load(after = null) {
     try {
-      const { entries, next } = await this.api.conversations(after);
+      const { words } = this;
+      const { entries, next } = await this.api.conversations(after, words);
+      if (words !== this.words) return; // something else is looked for by now
       const ids = new Set(entries.map((e) => e.id));
       const others = this.entries.filter((e) => !ids.has(e.id));
       const older = after ? [] : others.filter((e) => next && e.updated_at < entries.at(-1).updated_at);
@@ -35,6 +49,8 @@ export class List {
     at("conversations").replaceChildren(...[...groups].map(([when, entries]) =>
       h("section", {}, h("h2", {}, when), h("ul", {}, entries.map((e) => this.line(e))))));
     at("older").hidden = !this.next;
+    at("find").hidden = !this.words && this.entries.length < 2;
+    at("nothing").textContent = this.words && !this.entries.length ? "No conversation holds these words." : "";
     this.mark(this.here);
   }
 

@@ -2,9 +2,10 @@
 
 import { Answer } from "./answer.js";
 import { Api } from "./api.js";
-import { announce, h, icon, pause, plural } from "./dom.js";
+import { announce, h, icon, pause, plural, save } from "./dom.js";
 import { build, chosen, narrow, settings, side, tools } from "./frame.js";
 import { List } from "./list.js";
+import { markdownOf, nameOf } from "./export.js";
 import { draft, forgetUnsent, keepDraft, sending, taken } from "./memory.js";
 import { Tree } from "./tree.js";
 import { Trouble, notice } from "./trouble.js";
@@ -16,6 +17,7 @@ const trouble = new Trouble(api, begin);
 const list = new List(api, { trouble: (error) => trouble.tell(error), loaded: titled, gone });
 const touch = matchMedia("(pointer: coarse)");
 const AGAIN = 1000; // milliseconds between looks at an answer that cannot be followed
+const GO_ON = "Go on where you stopped.";
 const NEAR = 80; // pixels from the end of the page that count as being at it
 
 let server = null; // what GET motet/page says
@@ -166,12 +168,16 @@ const acts = {
     views[open.tree.path.indexOf(turn)]?.element.querySelector(".switcher button:not(:disabled)")?.focus();
   },
   picture: (url) => api.picture(url),
-  /** What can be done about an answer that failed: [label, what it does]. */
+  file: (file) => api.file(file).then((blob) => save(file.name, blob)).catch((error) => trouble.tell(error)),
+  /** What can be done about an answer that is not whole: [label, what it does]. */
   ways: (turn) => {
-    const { code } = turn.answer.response.error ?? {};
+    const { status, error } = turn.answer.response;
+    const { code } = error ?? {};
+    const more = turn.answer.text ? [["Go on", () => ask(turn, GO_ON)]] : [];
+    if (status !== "failed") return more;
     const shorten = ["Shorten the question", () => viewOf(turn)?.edit()];
     if (code === "request_too_large") return [shorten];
-    if (code !== "context_length_exceeded") return [["Ask again", () => retry(turn)]];
+    if (code !== "context_length_exceeded") return [["Ask again", () => retry(turn)], ...more];
     return open.tree.before(turn) ? [["Ask in a new conversation", () => elsewhere(turn)]] : [shorten];
   },
 };
@@ -195,6 +201,7 @@ function show() {
     at("turns").append(view.element);
   }
   at("empty").hidden = path.length > 0;
+  at("export").hidden = !path.length;
   list.mark(idOf(open));
   titled();
   buttons();
@@ -355,6 +362,10 @@ function listen() {
   new ResizeObserver(() => following && toEnd()).observe(at("turns"));
   at("latest").addEventListener("click", () => toEnd(true));
   at("new").addEventListener("click", () => (side(!narrow.matches), start()));
+  at("export").addEventListener("click", () => {
+    const title = at("title").textContent;
+    save(nameOf(title), new Blob([markdownOf(title, open.tree.path, server?.model)], { type: "text/markdown" }));
+  });
   window.addEventListener("hashchange", () => (location.hash.length > 1 ? follow() : start()));
 }
 

@@ -1,17 +1,17 @@
 // A turn as the reader sees it: the question, the thinking folded, calls with what came of them, the answer, and what can
 // be done about it. Draws what it is given; knows no server. `update` may be called after every event.
 
-import { copyButton, count, h, iconButton, plural } from "./dom.js";
+import { copyButton, count, h, icon, iconButton, plural, size } from "./dom.js";
 import { local } from "./inline.js";
 import { Markdown, codeBlock, output } from "./markdown.js";
 import { plain } from "./plain.js";
 
-/** One turn, as an element of the list. `act`: {retry, edit, show, ways} are given the turn first; picture(url). */
+/** One turn, as an element of the list. `act`: {retry, edit, show, ways} are given the turn first; picture(url), file(file). */
 export class TurnView {
   constructor(turn, tree, act) {
     Object.assign(this, { turn, tree, act });
     this.question = h("article", { class: "question" });
-    this.answer = new AnswerView(turn.answer, { picture: act.picture, ways: () => act.ways(turn) });
+    this.answer = new AnswerView(turn.answer, { picture: act.picture, file: act.file, ways: () => act.ways(turn) });
     this.element = h("li", { class: "turn" }, this.question, this.answer.element);
     this.ask();
     this.update();
@@ -90,10 +90,11 @@ class AnswerView {
     this.items = []; // views of the items, by index; thinking has one of its own
     this.thinking = new Thinking();
     this.flow = h("div", { class: "flow" });
+    this.files = new Files(act.file);
     this.state = h("div", { class: "state" });
     this.foot = h("div", { class: "actions" });
     this.element = h("article", { class: "answer", "aria-busy": "true" },
-      h("h2", { class: "unseen" }, "Answer"), this.thinking.element, this.flow, this.state, this.foot);
+      h("h2", { class: "unseen" }, "Answer"), this.thinking.element, this.flow, this.files.element, this.state, this.foot);
   }
 
   update() {
@@ -109,6 +110,7 @@ class AnswerView {
       }
       this.items[n].update(item, answer.over);
     });
+    this.files.update(answer);
     this.tell();
     this.element.setAttribute("aria-busy", String(!answer.over));
   }
@@ -122,7 +124,8 @@ class AnswerView {
     state.dataset.said = said;
     state.classList.toggle("wrong", wrong);
     state.replaceChildren(h("p", { class: waits ? "waiting" : null }, plain(said)));
-    if (wrong) state.append(h("div", { class: "row" }, this.act.ways().map(([label, click]) => h("button", { type: "button", class: "plain", on: { click } }, label))));
+    const ways = answer.over && said ? this.act.ways() : [];
+    if (ways.length) state.append(h("div", { class: "row" }, ways.map(([label, click]) => h("button", { type: "button", class: "plain", on: { click } }, label))));
     state.hidden = !said;
   }
 
@@ -191,6 +194,28 @@ class Thinking {
       }
       this.parts[n].show(text);
     });
+  }
+}
+
+/** Files that code has made, each a button that saves it. */
+class Files {
+  constructor(save) {
+    this.save = save;
+    this.element = h("div", { class: "files", hidden: true });
+    this.drawn = "";
+  }
+
+  update({ files, filesLost }) {
+    const now = JSON.stringify([files, filesLost]);
+    if (now === this.drawn) return;
+    this.drawn = now;
+    this.element.hidden = !files.length && !filesLost.length;
+    this.element.replaceChildren(
+      h("h3", {}, "Files"),
+      h("ul", {}, files.map((file) => h("li", {},
+        h("button", { type: "button", class: "plain", title: `Save ${file.name}`, on: { click: () => this.save(file) } },
+          icon("save"), h("span", { dir: "auto" }, plain(file.name, true)), file.bytes === undefined ? null : h("span", { class: "hint" }, size(file.bytes)))))),
+      filesLost.length ? h("p", { class: "hint" }, plain(`Too large to be kept: ${filesLost.join(", ")}`)) : "");
   }
 }
 
