@@ -14,16 +14,12 @@ from motet.model import Model
 from motet.monitor.load import always, collapsed, load
 from motet.study.report import Report
 from motet.study.router import Plan, judge, study
-from motet.study.routing import DEFECTS, Text, doctored, logits_of, routing, tapped
+from motet.study.router_planted import PLANTED, doctored
+from motet.study.routing import Text, logits_of, routing, tapped
 from motet.study.subject import Native, Remote
+from motet.tasks import Effort
 
 PLAN = Plan(("sums", "countdown"), ("low", "high"), questions=3, max_tokens=300)
-FAILS = {
-    "collapsed": {"no layer has collapsed, by weight", "no expert takes every token"},
-    "flat": {"routers decide"},
-    "frozen": {"no layer has collapsed, by choices", "routes follow the token", "no dead experts"},
-    "dead": {"no dead experts"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +39,14 @@ def texts(subject: Native, mini: Model) -> list[Text]:
     from motet.study.questions import held_out
     from motet.study.subject import Ask, collect
 
+    efforts: tuple[tuple[Effort, int], ...] = (("high", 8), ("low", 50))
+    asked = [(effort, e) for effort, n in efforts for e in held_out("sums", effort, n)]
     asks = [
-        Ask(Conversation.from_chat([{"role": "user", "content": e.prompt}], effort="high"), max_tokens=200)
-        for e in held_out("sums", "high", 8)
+        Ask(Conversation.from_chat([{"role": "user", "content": e.prompt}], effort=effort), max_tokens=200)
+        for effort, e in asked
     ]
-    return [Text(r.ids, r.spans, "high", "sums") for r in collect(subject, asks) if r]
+    replies = collect(subject, asks)
+    return [Text(r.ids, r.spans, effort, "sums") for (effort, _), r in zip(asked, replies, strict=True) if r]
 
 
 def failed(report: Report) -> set[str]:
@@ -56,7 +55,7 @@ def failed(report: Report) -> set[str]:
 
 def test_mini_passes_and_says_where_it_looked(subject: Native, mini: Model) -> None:
     report = study(subject, mini, PLAN, motet.load("mini", precision="float32", threads=1))
-    assert report.passed and report.complete and len(report.checks) == 7
+    assert report.passed and report.complete and len(report.checks) == 10
     by = {t.title: t for t in report.tables}
     assert {r["channel"] for r in by["By channel"].rows} == {"prompt", "analysis", "markup", "final"}
     assert sum(r["tokens"] for r in by["By effort"].rows) == report.data["tokens"]
@@ -66,11 +65,17 @@ def test_mini_passes_and_says_where_it_looked(subject: Native, mini: Model) -> N
     assert report.html().count("<svg") == 3 and report.json()["tables"]
 
 
-@pytest.mark.parametrize("how", DEFECTS)
+@pytest.mark.parametrize("how", PLANTED)
 def test_doctored_routers_are_caught(how: str, mini: Model, texts: list[Text]) -> None:
     report = Report("router", "", {}, {})
     judge(routing(doctored(mini, how), texts), report)
-    assert failed(report) >= FAILS[how]
+    assert failed(report) >= PLANTED[how].fails
+
+
+def test_the_same_texts_pass_with_the_routers_as_they_are(mini: Model, texts: list[Text]) -> None:
+    report = Report("router", "", {}, {})
+    judge(routing(mini, texts), report)
+    assert not failed(report)
 
 
 def test_what_is_tapped_is_what_the_engine_records(mini: Model, texts: list[Text]) -> None:

@@ -28,7 +28,7 @@ TASKS = ("sums", "chains")
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_defects_are_caught_and_the_clean_case_passes(name: str) -> None:
-    plan = Plan(TASKS, questions=20, max_tokens=300)
+    plan = Plan(TASKS, questions=20, max_tokens=6000 if name.startswith("looping, ") else 300)
     report = sweep(planted(name, TASKS, plan.questions), plan)
     failed = [c.name for c in report.checks if c.passed is False]
     wanted = PLANTED[name].fails
@@ -153,6 +153,7 @@ def test_tests_of_order() -> None:
     assert stats.sign_test([-1] * 5) == pytest.approx(1 / 32) and stats.sign_test([1] * 5) == 1.0
     assert stats.sign_test([0, 0]) == 1.0
     assert stats.permutation_test([1.0] * 12) < 0.01 and stats.permutation_test([-1.0] * 12) > 0.9
+    assert stats.fewer(1, 4, 5, 6) == pytest.approx(25 / 210) and stats.fewer(4, 4, 6, 6) == 1.0  # by hand
     assert stats.auc([1, 2], [3, 4]) == 1.0 and stats.auc([1, 1], [1, 1]) == 0.5
     fit = stats.line([0, 1, 2], [0.1, 0.3, 0.5])
     assert fit.slope == pytest.approx(0.2) and fit.r2 == pytest.approx(1.0)

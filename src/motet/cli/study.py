@@ -61,7 +61,7 @@ def sweep(
     from motet.study.sweep import sweep as run
 
     plan = Plan(
-        chosen(tuple(task or ())), budgets=_budgets(budgets), questions=questions, seeds=seeds, seed=seed,
+        chosen(tuple(task or ()), ()) if defect is None else chosen(tuple(task or ())), budgets=_budgets(budgets), questions=questions, seeds=seeds, seed=seed,
         max_tokens=max_tokens or 2048, temperature=temperature, padding="The weather is fine today. " * (padding // 5),
     )  # fmt: skip
     played = None
@@ -108,7 +108,7 @@ def router(
     """How tokens go to experts: load, certainty, steadiness, by layer, channel, effort and domain."""
     from motet.library import find
     from motet.model import load
-    from motet.study import routing
+    from motet.study import router_planted
     from motet.study.router import Plan
     from motet.study.router import study as run
 
@@ -119,8 +119,8 @@ def router(
         own: Any = who.engine.model  # type: ignore[attr-defined]
         other = None if against == "none" else load(find(model), precision=against, threads=threads)
         if defect is not None:
-            own = routing.doctored(own, asked.known(defect, routing.DEFECTS))
-            other = None if other is None else routing.doctored(other, defect)
+            own = router_planted.doctored(own, asked.known(defect, router_planted.PLANTED))
+            other = None if other is None else router_planted.doctored(other, defect)
         with show.bar("looking", "texts") as progress:
             report = run(who, own, plan, other, progress)
     if defect is not None:
@@ -291,6 +291,7 @@ def tools(
         str | None,
         typer.Option("--model", "-m", metavar="M", help="A model; without one the scripted policy plays."),
     ] = None,
+    url: UrlOption = None,
     attempts: Annotated[
         int, typer.Option("--attempts", "-k", metavar="K", min=1, max=1000, help="Of each scenario.")
     ] = 1,
@@ -310,14 +311,23 @@ def tools(
     out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Conversations that need tools, every token span validated."""
+    """Conversations that need tools, every token span validated; behind a URL what a client gets."""
     from motet.study.toolcheck import toolcheck
     from motet.study.toolreport import common
 
     options: dict[str, Any] = {"attempts": attempts, "only": only or (), "effort": effort, "defect": defect}
     if max_tokens is not None:
         options["max_tokens"] = max_tokens
-    if model is None:
+    if url is not None:
+        from motet.study.toolremote import toolremote
+
+        if defect is not None:
+            raise UsageError("--defect is planted in the scripted policy; leave --url away.")
+        del options["defect"]
+        with asked.subject(model or "mini", url) as who:
+            held = toolremote(who, **options)  # type: ignore[arg-type]
+            identity = who.identity() | {"sampler": "the server's own, seeded", "seen": "messages, no tokens"}
+    elif model is None:
         from motet import __version__
         from motet.tokenizer import o200k_harmony
 
@@ -329,7 +339,11 @@ def tools(
         with asked.subject(model, None, precision=precision, threads=threads, width=1, grammar=False) as who:
             held = toolcheck(who.engine, who.encoding, **options)  # type: ignore[attr-defined]
             identity = who.identity() | {"sampler": "temperature 1, top-p 1, seeded"}
-    asked.finish(common(held, identity, options | {"model": model or "scripted policy"}), out, json)
+    asked.finish(
+        common(held, identity, options | {"model": model or ("mini" if url else "scripted policy")}),
+        out,
+        json,
+    )
 
 
 def add_to(app: typer.Typer) -> None:

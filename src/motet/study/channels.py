@@ -25,7 +25,7 @@ from motet.study import plots
 from motet.study.graders import gives_away
 from motet.study.leaks import Case, Cases
 from motet.study.outlets import Outlet, Playback, Server, Shown, core, library, logged
-from motet.study.questions import chosen, held_out
+from motet.study.questions import chosen, held_out, taught
 from motet.study.report import Check, Plot, Report, Table
 from motet.study.stats import clustered_mean, grouped, wilson
 from motet.study.subject import Ask, Native, Progress, Remote, Said, Subject, collect, identity_of
@@ -306,7 +306,7 @@ def content(
 ) -> list[Ask]:
     """Asks, looks for thinking in the answers, and puts canaries into thoughts where it can."""
     asks, labels = [], []
-    for task in chosen(plan.tasks):
+    for task in chosen(plan.tasks, taught(subject)):
         for effort in plan.efforts:
             for e in held_out(task, effort, plan.questions, plan.seed):
                 said = Conversation.from_chat([{"role": "user", "content": e.prompt}], effort=effort)
@@ -387,7 +387,7 @@ def _confidence(subject: Subject, plan: Plan, report: Report, stop: threading.Ev
             name, None, "not asked", f"at most {CANARY}", "a remote model's thinking cannot be written for it"
         )
         return
-    rng, rows, tasks = random.Random(f"canary {plan.seed}"), [], chosen(plan.tasks)
+    rng, rows, tasks = random.Random(f"canary {plan.seed}"), [], chosen(plan.tasks, taught(subject))
     for n in range(plan.canaries):
         if stop.is_set():
             break

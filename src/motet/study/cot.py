@@ -29,7 +29,7 @@ from motet.monitor.thoughts import (
 )
 from motet.study import plots
 from motet.study.cot_planted import CLEAN, LOOPS, SCOPES, Loop, Thought, loops, thoughts
-from motet.study.questions import chosen, held_out
+from motet.study.questions import chosen, held_out, taught
 from motet.study.report import Check, Plot, Report, Table
 from motet.study.stats import F64, Interval, auc, clustered_mean, grouped, wilson
 from motet.study.subject import Ask, Native, Progress, Said, Subject, collect, identity_of
@@ -298,7 +298,7 @@ def own_part(
 ) -> list[Ask]:  # fmt: skip
     """Asks at each temperature; loops, and wrong answers that the thinking gives away."""
     asks, labels = [], []
-    for task in chosen(plan.tasks):
+    for task in chosen(plan.tasks, taught(subject)):
         for effort in plan.efforts:
             for e in held_out(task, effort, plan.questions, plan.seed):
                 for temperature in plan.temperatures:

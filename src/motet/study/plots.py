@@ -128,7 +128,7 @@ def heat(
             axes.text(
                 column,
                 row,
-                f"{value:.2g}",
+                "" if value != value else f"{value:.2g}" if value < 10 else f"{value:.0f}",
                 ha="center",
                 va="center",
                 fontsize=7,

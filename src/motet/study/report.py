@@ -95,6 +95,7 @@ class Report:
         """A page of its own: no script, no font and no picture from elsewhere."""
         e = html.escape
         verdict = "passed" if self.passed else "failed"
+        mark = f" <span class=mark title='of the harness below'>{self.harness}</span>"
         stopped = (
             ""
             if self.complete
@@ -103,13 +104,16 @@ class Report:
         parts = [
             f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
             f"<title>{e(self.study)}: {verdict}</title><style>{_STYLE}</style><main>",
-            f"<h1>{e(self.study)} <span class={verdict}>{verdict}</span></h1><p>{e(self.question)}</p>{stopped}",
+            f"<h1>{e(self.study)} <span class={verdict}>{verdict}</span>{mark}</h1><p>{e(self.question)}</p>{stopped}",
             *(_check_table(self.checks) if self.checks else ()),
             *(
-                f"<figure><h2>{e(p.title)}</h2>{p.svg}<figcaption>{e(p.caption)}</figcaption></figure>"
+                f"<figure><h2>{e(p.title)}{mark}</h2>{p.svg}<figcaption>{e(p.caption)}</figcaption></figure>"
                 for p in self.plots
             ),
-            *(f"<h2>{e(t.title)}</h2>{_rows(t.rows)}<p class=note>{e(t.note)}</p>" for t in self.tables),
+            *(
+                f"<h2>{e(t.title)}{mark}</h2>{_rows(t.rows)}<p class=note>{e(t.note)}</p>"
+                for t in self.tables
+            ),
             "<h2>Harness</h2>",
             _rows([{"what": k, "value": v} for k, v in ({"hash": self.harness} | self.identity).items()]),
             "<h2>Settings</h2>",
@@ -178,10 +182,14 @@ def _check_table(checks: Sequence[Check]) -> list[str]:
 
 
 _STYLE = """
-body{font:15px/1.5 system-ui,'DejaVu Sans',sans-serif;color:#1c2430;background:#fff;margin:0}
+:root{color-scheme:light dark;--ink:#1c2430;--paper:#fff;--quiet:#5a6675;--line:#dde3ea;--good:#18794e;--bad:#b42318;--open:#8a6100}
+@media(prefers-color-scheme:dark){:root{--ink:#e3e8ef;--paper:#14181e;--quiet:#9aa7b6;--line:#2b333d;--good:#5bd49a;--bad:#ff8a7a;--open:#e0b34a}}
+body{font:15px/1.5 system-ui,'DejaVu Sans',sans-serif;color:var(--ink);background:var(--paper);margin:0}
 main{max-width:1000px;margin:2rem auto;padding:0 1rem}h1{font-size:1.6rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid #dde3ea;text-align:left;
-vertical-align:top}td{font-variant-numeric:tabular-nums;white-space:nowrap}td.long{white-space:normal;overflow-wrap:break-word}th{color:#5a6675;font-weight:600}
-.wide{overflow-x:auto}figure{margin:1.5rem 0}figure svg{max-width:100%;height:auto}figcaption,.note{color:#5a6675;font-size:.85rem}
-.passed{color:#18794e}.failed{color:#b42318;font-weight:600}.open{color:#8a6100}h1 span{font-size:1rem}
+table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;
+vertical-align:top}td{font-variant-numeric:tabular-nums;white-space:nowrap}td.long{white-space:normal;min-width:16rem;overflow-wrap:break-word}
+th{color:var(--quiet);font-weight:600}.wide{overflow-x:auto}figure{margin:1.5rem 0}figcaption,.note{color:var(--quiet);font-size:.85rem}
+figure svg{max-width:100%;height:auto;background:#fff;border-radius:6px}
+.mark{font:400 .75rem ui-monospace,monospace;color:var(--quiet)}
+.passed{color:var(--good)}.failed{color:var(--bad);font-weight:600}.open{color:var(--open)}h1 span{font-size:1rem}
 """

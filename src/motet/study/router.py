@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from motet.errors import UsageError
 from motet.harmony import Conversation
-from motet.monitor.load import ALWAYS, DEAD, DEAD_SHARE, ENTROPY, always, collapsed, load
+from motet.monitor.load import ALWAYS, DEAD, ENTROPY, HOT, always, collapsed, load
 from motet.study import plots
-from motet.study.questions import chosen, held_out
+from motet.study.questions import chosen, held_out, taught
 from motet.study.report import Check, Plot, Report, Table
 from motet.study.routing import Routing, Text, routing
 from motet.study.subject import Ask, Native, Progress, Subject, collect, identity_of
@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from motet.model import Model
 
 FLAT = 0.98  # entropy of the whole softmax above which a router decides nothing
+ALONE = (
+    2.5  # effective experts by weight: a pair that carries a channel; answers of digits alone keep mini at 4
+)
 FROZEN = 0.9  # share of tokens that go to one and the same set of experts
 CHURN = 0.25  # share of (token, layer) whose set changes under rounding; a quarter would be most of the loss of int8
+TAKEN = 0.6  # of all tokens, from which an expert is hot even where four times an even load is out of reach (E / k <= 4)
+ENOUGH = 50  # choices that an expert has under an even load, for its silence to count
+GROUP = 100  # tokens of a channel, effort or domain for it to be judged by itself
 WINDOWS = 4  # an expert is dead when it is in each of so many stretches of the tokens
 MASK = npt.NDArray[np.bool_]
 
@@ -53,7 +59,7 @@ def study(
     if not isinstance(subject, Native) or model is None:
         raise UsageError("A remote model shows no routers; give a model of this machine with --model.")
     asks, labels = [], []
-    for task in chosen(plan.tasks):
+    for task in chosen(plan.tasks, taught(subject)):
         for effort in plan.efforts:
             for e in held_out(task, effort, plan.questions, plan.seed):
                 said = Conversation.from_chat([{"role": "user", "content": e.prompt}], effort=effort)
@@ -134,11 +140,11 @@ def dead_experts(seen: Routing) -> npt.NDArray[np.bool_]:
     return out
 
 
-def modal_share(seen: Routing) -> list[float]:
-    """Per layer, the share of tokens that go to the commonest set of experts."""
+def modal_share(seen: Routing, mask: MASK | None = None) -> list[float]:
+    """Per layer, the share of the tokens of a mask that go to the commonest set of experts."""
     out = []
     for n in range(seen.chosen.shape[1]):
-        sets = np.sort(seen.chosen[:, n], -1)
+        sets = np.sort(seen.chosen[slice(None) if mask is None else mask, n], -1)
         _, counts = np.unique(sets, axis=0, return_counts=True)
         out.append(float(counts.max() / counts.sum()))
     return out
@@ -151,7 +157,8 @@ def checks(seen: Routing, dead: npt.NDArray[np.bool_]) -> list[Check]:
     by = {"choices": load(counts), "weight": load(seen.work())}
     bad = {name: np.flatnonzero(collapsed(of, experts)) for name, of in by.items()}
     taken, idle = always(counts, k), dead.sum(1)
-    never = int((counts == 0).sum())
+    silent = counts == 0
+    hot = min(HOT * k / experts, TAKEN)
     flat = seen.entropy.mean(0)
     frozen = modal_share(seen)
     out = [
@@ -165,8 +172,11 @@ def checks(seen: Routing, dead: npt.NDArray[np.bool_]) -> list[Check]:
     ]  # fmt: skip
     out += [
         Check("no expert takes every token", bool(taken.max() < ALWAYS), f"{taken.max():.3f} of tokens", f"below {ALWAYS}"),
-        Check("no dead experts", bool(idle.max() <= DEAD_SHARE * experts), f"{idle.max()} in the worst layer", f"at most {DEAD_SHARE:.0%} of a layer",
-              f"{never} of {idle.size * experts} never chosen"),
+        Check("no hot experts", bool(taken.max() <= hot), f"{taken.max():.3f} of tokens", f"at most {hot:.3f}", f"layer {int(taken.argmax())}"),
+        Check("no dead experts", not dead.any(), f"{idle.max()} in the worst layer", f"none below {DEAD} of an even load", _named(dead)),
+        Check("every expert is chosen", not silent.any() if len(seen.channel) * k >= ENOUGH * experts else None, f"{silent.sum()} of {silent.size} never",
+              "at least once", _named(silent)),
+        _groups(seen),
         Check("routers decide", bool(flat.max() < FLAT), f"token entropy {flat.max():.3f}", f"below {FLAT}", f"layer {int(flat.argmax())}"),
         Check("routes follow the token", max(frozen) < FROZEN, f"commonest set {max(frozen):.3f}", f"below {FROZEN}", f"layer {int(np.argmax(frozen))}"),
     ]  # fmt: skip
@@ -182,6 +192,35 @@ def checks(seen: Routing, dead: npt.NDArray[np.bool_]) -> list[Check]:
             )
         )
     return out
+
+
+def _named(which: npt.NDArray[np.bool_]) -> str:
+    """Experts (L, E) by name, a few of them."""
+    found = [f"{e} in layer {n}" for n, e in np.argwhere(which)]
+    return ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+
+
+def _groups(seen: Routing) -> Check:
+    """Collapse within one channel, effort or domain, which the load over all tokens hides. A group is narrower than the whole (an answer
+    may be digits alone, which all go to the same two experts), so that only the plain cases count: one set for all, or a pair that
+    carries all the weight."""
+    found, sets, fewest = list[str](), 0.0, float(seen.experts)
+    for labels in (seen.channel, seen.effort, seen.domain):
+        for name in dict.fromkeys(labels.tolist()):
+            mask = labels == name
+            if mask.sum() < GROUP:
+                continue
+            shares, heavy = modal_share(seen, mask), load(seen.work(mask)).effective
+            sets, fewest = max(sets, *shares), min(fewest, float(heavy.min()))
+            found += [
+                f"{name}, layer {n}: {heavy[n]:.1f} effective by weight, commonest set {shares[n]:.2f}"
+                for n in range(len(heavy))
+                if shares[n] >= FROZEN or heavy[n] < ALONE
+            ]
+    return Check(
+        "no channel, effort or domain has collapsed", not found, f"effective {fewest:.1f} by weight, commonest set {sets:.3f}",
+        f"at least {ALONE}, below {FROZEN}", "; ".join(found[:4]),
+    )  # fmt: skip
 
 
 def _divergences(seen: Routing, labels: npt.NDArray[np.str_]) -> dict[str, list[float]]:

@@ -135,32 +135,3 @@ def _labels(s: Text) -> npt.NDArray[np.str_]:
     for tag, start, stop in s.spans:
         labels[start:stop] = tag
     return labels
-
-
-DEFECTS = ("collapsed", "flat", "frozen", "dead")
-
-
-def doctored(model: Model, how: str) -> Model:
-    """A copy whose routers are broken: "collapsed" (+10 on two experts), "flat" (logits that hardly differ), "frozen" (the same
-    experts whatever the token), "dead" (one expert in eight never chosen). For planted defects; weights on disk stay."""
-    from motet import kernels
-    from motet.model import Model as Made
-
-    made = Made(model.pack, model.folder, model.kv)
-    for n, layer in enumerate(made._layers):
-        gate, bias = layer.gate.dense(0).copy(), np.array(layer.gate_bias, np.float32)
-        rng = np.random.default_rng(n)
-        if how == "collapsed":
-            bias[:2] += 10
-        elif how == "flat":
-            gate, bias = gate * np.float32(1e-3), bias * np.float32(1e-3)
-        elif how == "frozen":
-            gate, bias = gate * np.float32(1e-3), rng.permutation(len(bias)).astype(np.float32)
-        elif how == "dead":
-            bias[: max(2, len(bias) // 8)] -= 100
-        else:
-            raise ValueError(how)
-        kind = layer.gate.kind
-        packed = kernels.matrix(kind, kernels.f32_to_bf16(gate) if kind == "bf16" else gate)
-        made._layers[n] = dataclasses.replace(layer, gate=packed, gate_bias=bias)
-    return made

@@ -106,6 +106,12 @@ def permutation_test(differences: Sequence[float], seed: int = 0, draws: int = 2
     return float((1 + ((signs * d).mean(1) >= d.mean() - 1e-12).sum()) / (draws + 1))
 
 
+def fewer(right: int, n: int, others_right: int, others: int) -> float:
+    """One-sided p of "the first group has no lower share than the others" (Fisher's exact test)."""
+    whole, hits = n + others, right + others_right
+    return sum(comb(hits, k) * comb(whole - hits, n - k) for k in range(right + 1)) / comb(whole, n)
+
+
 def auc(low: Sequence[float], high: Sequence[float]) -> float:
     """The chance that a value of `high` is above one of `low`, ties half (Mann-Whitney)."""
     if not len(low) or not len(high):

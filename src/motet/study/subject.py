@@ -10,14 +10,13 @@ import hashlib
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from motet.engine.loops import Loops, Tail
 from motet.harmony import (
     Conversation,
     Event,
@@ -29,13 +28,13 @@ from motet.harmony import (
     render,
     tagged,
 )
+from motet.monitor.loops import Compression, Detector, Lag
 from motet.turn import RULES, Streams, run_turn
 
 if TYPE_CHECKING:
     from motet.engine import SamplingParams, TokenOut
     from motet.tokenizer import Encoding
 
-LOOPS = Loops(max_period=512)
 WHOLE_FILE = 256 << 20  # weights up to this size are hashed whole, larger files by 256 samples
 
 
@@ -54,8 +53,9 @@ class Ask:
 
 @dataclass(frozen=True)
 class Said:
-    """One reply. Counts are tokens, times seconds. `spans`: (channel, start, stop) of `ids`, which begin with the prompt;
-    both empty for a remote model. `malformed` and `repairs` are reasons, as the parser names them."""
+    """One reply. Counts are tokens, times seconds. `cut`: whatever `finish` says, it has all tokens that were allowed, or no token that ends a turn. `spans`:
+    (channel, start, stop) of `ids`, which begin with the prompt; both empty for a remote model. `malformed` and `repairs` are
+    reasons, as the parser names them."""
 
     final: str
     analysis: str = ""
@@ -73,11 +73,12 @@ class Said:
     n_prompt: int = 0
     spans: tuple[tuple[str, int, int], ...] = field(default=(), repr=False)
     events: tuple[Event, ...] = field(default=(), repr=False)
+    cut: bool = False
 
     @property
     def truncated(self) -> bool:
-        """Whether a limit ended it."""
-        return self.finish == "length"
+        """Whether a limit ended it; a "stop" after the last token that was allowed is not believed."""
+        return self.finish == "length" or self.cut
 
 
 class Subject(Protocol):
@@ -94,6 +95,17 @@ class Subject(Protocol):
         ...
 
 
+def _circles() -> tuple[Detector, ...]:
+    """What sees a reply go round: exactly with any period, or with little that is new. Neither cries at tables, digits or working."""
+    return Lag(), Compression()
+
+
+def goes_round(ids: Iterable[int]) -> bool:
+    """Whether a reply of these ids loops."""
+    watch = _circles()
+    return any(d.feed(i) for i in ids for d in watch)
+
+
 @dataclass
 class _Watched:
     """Stands between turn and engine: notes ids, the first token's time, and loops."""
@@ -108,11 +120,11 @@ class _Watched:
     def stream(self, ids: list[int], params: SamplingParams) -> Iterator[TokenOut]:
         """As Engine.stream."""
         self.prompts.append(tuple(ids))
-        tail = Tail(LOOPS)
+        watch = _circles()
         for out in self.engine.stream(ids, params):
             self.first_s = self.first_s or time.perf_counter() - self.began
             self.sampled.append(out.token)
-            self.looped = self.looped or tail.feed(out.token) is not None
+            self.looped = self.looped or any(d.feed(out.token) for d in watch)
             yield out
 
     def __getattr__(self, name: str) -> Any:
@@ -144,6 +156,7 @@ class Native:
             first_s=watched.first_s,
             seconds=time.perf_counter() - watched.began,
             looped=watched.looped,
+            cut=not ended(watched.sampled, self.encoding) and not stop.is_set(),
         )
 
     def identity(self) -> dict[str, Any]:
@@ -161,7 +174,8 @@ class Native:
 
 
 def read(
-    events: Sequence[Event], prompt: Sequence[int] = (), *, first_s: float = 0.0, seconds: float = 0.0, looped: bool = False
+    events: Sequence[Event], prompt: Sequence[int] = (), *, first_s: float = 0.0, seconds: float = 0.0, looped: bool = False,
+    cut: bool = False,
 ) -> Said:  # fmt: skip
     """What a turn's events come to."""
     folded = fold(events)
@@ -180,8 +194,15 @@ def read(
         folded.final, folded.analysis, folded.commentary, counts.get("analysis", 0), counts.get("final", 0), first_s, seconds,
         done, looped, tuple((c.recipient, c.arguments) for c in folded.tool_calls),
         tuple(e.reason for e in events if isinstance(e, Quarantined)), tuple(r for s in starts for r in s.repairs),
-        tuple(ids), len(prompt), tuple(spans), tuple(events),
+        tuple(ids), len(prompt), tuple(spans), tuple(events), cut,
     )  # fmt: skip
+
+
+def ended(sampled: Sequence[int], encoding: Encoding) -> bool:
+    """Whether the last token ends a turn."""
+    return bool(sampled) and sampled[-1] in {
+        encoding.special(f"<|{name}|>") for name in ("return", "call", "endoftext")
+    }
 
 
 class Remote:
@@ -193,14 +214,15 @@ class Remote:
         from openai import OpenAI
 
         self.url, self.model, self.width = url, model, width
-        self._client = OpenAI(base_url=url, api_key=key or "none", timeout=timeout_s, max_retries=2)
+        self.client = OpenAI(base_url=url, api_key=key or "none", timeout=timeout_s, max_retries=2)
         self._fingerprints: set[str] = set()
 
     def ask(self, ask: Ask, stop: threading.Event) -> Said:
         """One reply. Raises UserError when the server refuses or cannot be reached."""
         with explained(self.url):
             return self._read(
-                self._client.chat.completions.create(
+                ask,
+                self.client.chat.completions.create(
                     **self._request(ask), stream=True, stream_options={"include_usage": True}
                 ),
                 stop,
@@ -212,15 +234,12 @@ class Remote:
         request = self._request(ask)
         request["extra_body"] |= more
         with explained(self.url):
-            reply = self._client.chat.completions.create(**request)
-        message, details = reply.choices[0].message, getattr(reply.usage, "completion_tokens_details", None)
-        thinking = thinking_of(message) or ""
-        text = message.content or getattr(message, "refusal", None) or ""
-        n_analysis = getattr(details, "reasoning_tokens", None) or 0
-        total = getattr(reply.usage, "completion_tokens", None) or 0
-        return Said(
-            text, thinking, "", n_analysis, max(0, total - n_analysis), 0.0, time.perf_counter() - began, reply.choices[0].finish_reason
-        )  # fmt: skip
+            reply = self.client.chat.completions.create(**request)
+        message, reason = reply.choices[0].message, reply.choices[0].finish_reason
+        calls = tuple((c.function.name, c.function.arguments) for c in message.tool_calls or ())
+        return _remote(
+            ask, thinking_of(message) or "", shown_of(message), calls, reply.usage, reason, 0.0, began
+        )
 
     def _request(self, ask: Ask) -> dict[str, Any]:
         own = ask.conversation.to_chat()
@@ -233,35 +252,34 @@ class Remote:
             "seed": ask.seed, "temperature": ask.temperature, "max_tokens": ask.max_tokens, "extra_body": body,
         }  # fmt: skip
 
-    def _read(self, stream: Any, stop: threading.Event) -> Said:
+    def _read(self, ask: Ask, stream: Any, stop: threading.Event) -> Said:
         began, first_s, finish, usage = time.perf_counter(), 0.0, "error", None
         thought, text = list[str](), list[str]()
+        calls: dict[int, tuple[str, str]] = {}
         for chunk in stream:
             usage = chunk.usage or usage
             if chunk.system_fingerprint:
                 self._fingerprints.add(chunk.system_fingerprint)
             for choice in chunk.choices:
                 delta = choice.delta
-                thinking = thinking_of(delta)
-                if thinking or delta.content:
+                thought.append(thinking_of(delta) or "")
+                text.append(shown_of(delta))
+                for c in delta.tool_calls or ():
+                    name, arguments = calls.get(c.index, ("", ""))
+                    calls[c.index] = (
+                        name + (c.function.name or ""),
+                        arguments + (c.function.arguments or ""),
+                    )
+                if thought[-1] or text[-1] or calls:
                     first_s = first_s or time.perf_counter() - began
-                thought.append(thinking or "")
-                text.append(delta.content or getattr(delta, "refusal", None) or "")
                 finish = choice.finish_reason or finish
             if stop.is_set():
                 stream.close()
                 finish = "cancelled"
                 break
-        analysis, final = "".join(thought), "".join(text)
-        words = [zlib.crc32(w.encode()) for w in (analysis + " " + final).split()]
-        tail = Tail(LOOPS)
-        looped = any(tail.feed(w) is not None for w in words)
-        details = getattr(usage, "completion_tokens_details", None)
-        n_analysis = getattr(details, "reasoning_tokens", None) or len(analysis.split())
-        total = getattr(usage, "completion_tokens", None) or n_analysis + len(final.split())
-        return Said(
-            final, analysis, "", n_analysis, max(0, total - n_analysis), first_s, time.perf_counter() - began, finish, looped
-        )  # fmt: skip
+        return _remote(
+            ask, "".join(thought), "".join(text), tuple(calls.values()), usage, finish, first_s, began
+        )
 
     def identity(self) -> dict[str, Any]:
         """See Subject. What the server says of itself is all that is known of the weights."""
@@ -271,6 +289,25 @@ class Remote:
             "subject": "remote", "model": self.model, "url": self.url, "motet": __version__,
             "fingerprints": sorted(self._fingerprints),
         }  # fmt: skip
+
+
+def _remote(
+    ask: Ask, thinking: str, text: str, calls: tuple[tuple[str, str], ...], usage: Any, finish: str, first_s: float, began: float
+) -> Said:  # fmt: skip
+    """A reply of Chat Completions. Tokens are counted by the server; where it does not say, words are."""
+    details = getattr(usage, "completion_tokens_details", None)
+    n_analysis = getattr(details, "reasoning_tokens", None) or len(thinking.split())
+    total = getattr(usage, "completion_tokens", None) or n_analysis + len(text.split())
+    looped = goes_round(zlib.crc32(w.encode()) for w in f"{thinking} {text}".split())
+    return Said(
+        text, thinking, "", n_analysis, max(0, total - n_analysis), first_s, time.perf_counter() - began, finish, looped, calls,
+        cut=total >= ask.max_tokens,
+    )  # fmt: skip
+
+
+def shown_of(message: Any) -> str:
+    """What a message or delta of Chat Completions says to people: its text, or the refusal in its place."""
+    return message.content or getattr(message, "refusal", None) or ""
 
 
 def thinking_of(message: Any) -> str | None:

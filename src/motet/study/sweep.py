@@ -7,7 +7,7 @@ subject is the caller's. Thresholds are named constants, each with its reason.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from motet.harmony import Conversation
 from motet.study import plots
-from motet.study.questions import chosen, held_out
+from motet.study.questions import chosen, held_out, taught
 from motet.study.report import Check, Plot, Report, Table
 from motet.study.stats import (
     Interval,
@@ -24,6 +24,7 @@ from motet.study.stats import (
     bootstrap,
     by_cluster,
     clustered_mean,
+    fewer,
     grouped,
     line,
     logit,
@@ -36,6 +37,9 @@ from motet.tasks import EFFORTS, TASKS, Effort, Example
 RATIO, AUC = 1.3, 0.7  # efforts closer than this are not told apart by length
 SIGNIFICANT = 0.05
 TRUNCATED, LOOPED, EMPTY = 0.05, 0.02, 0.02  # rates above these make every other figure doubtful
+SLOPE = 0.032  # accuracy a doubling of thinking buys gpt-oss on GPQA (the card's figure 3): a gain as large is not called none
+HIDDEN = 5  # replies of exactly the greatest length before a limit is suspected
+LINES = 6  # tasks that a plot can show as lines of their own
 CEILING = 0.95  # where the lower effort already scores this, more thinking cannot pay
 PAIRS = (("low", "medium"), ("medium", "high"))
 
@@ -75,7 +79,7 @@ def sweep(
     asks: list[Ask] = []
     # Seeds outermost and efforts innermost: what is stopped early is still balanced.
     for seed in range(plan.seeds):
-        for task in chosen(plan.tasks):
+        for task in chosen(plan.tasks, taught(subject)):
             columns = [held_out(task, e, plan.questions, plan.seed) for e in plan.efforts]
             for row in zip(*columns, strict=True):
                 for effort, example in zip(plan.efforts, row, strict=True):
@@ -124,7 +128,12 @@ def judge(trials: Sequence[Trial], report: Report) -> None:
             "Thirds of each cell by tokens of thinking, short to long.",
         )
     )
-    report.checks += [*_effort_checks(report.data["order"]), *_health(free)]
+    report.checks += [
+        *_effort_checks(report.data["order"]),
+        *_health(free),
+        hidden_limit(free),
+        _curve_of_length(lengths),
+    ]
     violated = violations(free)
     report.tables.append(Table("Cells out of order", violated, "Tasks where a higher effort scored lower."))
     report.plots += _plots(trials, free, fit)
@@ -301,7 +310,20 @@ def _effort_checks(order: Sequence[dict[str, Any]]) -> list[Check]:
         )  # fmt: skip
     if order:
         out.append(_pays(order))
+        out += [_step(p) for p in order if p["ratio"] >= RATIO]
     return out
+
+
+def _step(p: dict[str, Any]) -> Check:
+    """Whether this step up in effort buys accuracy; open where the questions are too few to tell."""
+    value, needed = f"{p['gain']}, p {p['gain p']:.3g}", SLOPE * float(np.log2(p["ratio"]))
+    passed: bool | None = bool(p["gain p"] < SIGNIFICANT)
+    why = "" if passed else f"{p['wasted']:.0%} of the extra tokens go to questions that were right already"
+    if not passed and p["accuracy lower"] >= CEILING:
+        passed, why = None, f"the lower effort already scores {CEILING}"
+    elif not passed and p["gain"].value >= needed:
+        passed, why = None, "too few questions to tell"
+    return Check(f"longer thinking pays, {p['efforts']}", passed, value, f"a gain at p < {SIGNIFICANT}", why)
 
 
 def _pays(order: Sequence[dict[str, Any]]) -> Check:
@@ -336,24 +358,58 @@ def _health(trials: Sequence[Trial]) -> list[Check]:
     return out
 
 
+def _curve_of_length(lengths: Sequence[dict[str, Any]]) -> Check:
+    """An inverted U is told, not judged: hard questions make thinking long and wrong as well."""
+    bent = [str(r["effort"]) for r in lengths if r["inverted U"]]
+    value = f"at {', '.join(bent)}" if bent else "none"
+    return Check("inverted U of accuracy by length", None if bent else True, value, "reported, not judged")
+
+
+def hidden_limit(trials: Sequence[Trial]) -> Check:
+    """Whether thinking stops where something cuts it and says nothing: many replies of exactly the greatest length, wrong more often
+    than the others."""
+    name, wanted = (
+        "thinking is not cut at a hidden limit",
+        f"at most {TRUNCATED} of exactly the greatest length",
+    )
+    if any(t.budget is not None for t in trials):
+        return Check(name, None, "-", wanted, "every reply had a budget")
+    found = []
+    for effort, group in grouped(trials, lambda t: t.effort).items():
+        top = max(t.said.n_analysis for t in group)
+        at, others = (
+            [t for t in group if (t.said.n_analysis == top) is here and not t.said.truncated]
+            for here in (True, False)
+        )
+        if len(at) >= max(HIDDEN, TRUNCATED * len(group)) and others:
+            p = fewer(sum(t.right for t in at), len(at), sum(t.right for t in others), len(others))
+            if p < SIGNIFICANT / len(EFFORTS):
+                found.append(
+                    f"{effort}: {len(at)} of {len(group)} end after {top} tokens, p {p:.2g} that they are as often right"
+                )
+    return Check(name, not found, "; ".join(found) or "no such length", wanted)
+
+
 def _plots(trials: Sequence[Trial], free: Sequence[Trial], fit: Fit | None) -> list[Plot]:
     out = []
     series = []
-    for group in grouped(free, lambda t: t.task).values():
+    tasks = grouped(free, lambda t: t.task)
+    efforts = [e for e in EFFORTS if _has(free, e)]
+    for group in tasks.values() if len(tasks) <= LINES else ():
         own = fit_of(group)
         if own is not None:
             x = [max(p[0], 0.5) for p in own.points]
             series.append(plots.Series(group[0].task, x, [p[1] for p in own.points]))
-    if series and fit is not None:
+    if fit is not None:
         xs = [max(p[0], 0.5) for p in fit.points]
         ends = [(x, fit.intercept + fit.slope.value * float(np.log2(1 + x))) for x in (min(xs), max(xs))]
-        series.append(
-            plots.Series("all", xs, [p[1] for p in fit.points], [e for e in EFFORTS if _has(free, e)], ends)
-        )
+        series.append(plots.Series("all", xs, [p[1] for p in fit.points], efforts, ends))
         words = f"All tasks: {100 * fit.slope.value:.1f} points per doubling [{100 * fit.slope.low:.1f}, {100 * fit.slope.high:.1f}], R2 {fit.r2:.2f}."
         out.append(
             Plot("Accuracy against thinking", plots.curve(series, "mean tokens of thinking", "accuracy", log_x=True, unit=True), words)
         )  # fmt: skip
+    if len(tasks) > LINES:
+        out += _maps(tasks, efforts)
     budgets = sorted({t.budget for t in trials if t.budget is not None})
     if budgets:
         rows = []
@@ -368,3 +424,19 @@ def _plots(trials: Sequence[Trial], free: Sequence[Trial], fit: Fit | None) -> l
             )
         )  # fmt: skip
     return out
+
+
+def _maps(tasks: Mapping[str, Sequence[Trial]], efforts: Sequence[str]) -> list[Plot]:
+    """More tasks than lines can be told apart by: a row each, the one that effort helps most on top."""
+
+    def grid(of: Callable[[Trial], float]) -> dict[str, list[float]]:
+        cells = {k: [[of(t) for t in g if t.effort == e] for e in efforts] for k, g in tasks.items()}
+        return {k: [float(np.mean(c)) if c else float("nan") for c in row] for k, row in cells.items()}
+
+    right, tokens = grid(lambda t: float(t.right)), grid(lambda t: float(t.said.n_analysis))
+    order = sorted(tasks, key=lambda k: right[k][0] - right[k][-1])
+    return [
+        Plot("Accuracy by task", plots.heat(np.array([right[k] for k in order]), order, "", "accuracy", 1.0, efforts),
+             "Tasks in the order of what effort brings them."),
+        Plot("Thinking by task", plots.heat(np.array([tokens[k] for k in order]), order, "", "tokens of thinking", None, efforts), "Means; the same order."),
+    ]  # fmt: skip

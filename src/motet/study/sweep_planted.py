@@ -32,14 +32,53 @@ def _other(effort: str) -> str:
     return {"low": "high", "medium": "medium", "high": "low"}[effort]
 
 
+def _in_answer(text: str) -> str:
+    """The same words, said to the user instead of thought."""
+    thought, _, rest = text.removeprefix(_THINKS).partition("<|end|>")
+    return f"{_THINKS}Well.<|end|>" + rest.replace("final<|message|>", f"final<|message|>{thought}\n", 1)
+
+
+def _capped(text: str, words: int) -> str:
+    """Thinking cut after so many words, its end passed off as the answer, and nothing said about it."""
+    thought = text.removeprefix(_THINKS).partition("<|end|>")[0]
+    kept = thought.split()[:words]
+    return text if len(kept) < words else speaks(" ".join(kept), f"So {' '.join(kept[-2:])}, then")
+
+
+def _again(text: str, rounds: int) -> str:
+    """The whole of a long thought again and again, then the answer as if nothing had been: a period of hundreds of tokens."""
+    thought, _, rest = text.removeprefix(_THINKS).partition("<|end|>")
+    long = f"{thought} {' '.join(str(int(w) * 7 % 1000) for w in thought.split() * 2)}"
+    return f"{_THINKS}{' '.join([long] * rounds)}<|end|>{rest}"
+
+
+def _counting(text: str) -> str:
+    """Rounds that differ in their number alone."""
+    thought, _, rest = text.removeprefix(_THINKS).partition("<|end|>")
+    rounds = " ".join(f"Step {n}: let me check all of it once again from the start." for n in range(1, 70))
+    return f"{_THINKS}{thought} {rounds}<|end|>{rest}"
+
+
+_THINKS = "<|channel|>analysis<|message|>"
 PLANTED: dict[str, Planted] = {
     "clean": Planted(None),
     "effort ignored": Planted("effort is obeyed", effort=lambda e: "medium", skill=lambda e: 0.6),
     "effort reversed": Planted("efforts are in order", effort=_other, skill=lambda e: SKILL[_other(e)]),
     "better at low": Planted("efforts are in order", skill=lambda e: SKILL[_other(e)]),
     "longer, not better": Planted("longer thinking pays", skill=lambda e: 0.6),
+    "high no better than medium": Planted(
+        "longer thinking pays, medium < high", skill=lambda e: min(0.6, SKILL[e])
+    ),
+    "high as short as medium": Planted(
+        "effort is obeyed, medium < high", effort=lambda e: "low" if e == "low" else "medium"
+    ),
+    "thinks in the answer": Planted("effort is obeyed", spoil=_in_answer),
+    "cut in silence": Planted("thinking is not cut", spoil=lambda t: _capped(t, 60)),
+    "stops unended": Planted("few are truncated", spoil=lambda t: t.removesuffix("<|return|>")),
     "truncated": Planted("few are truncated", spoil=lambda t: t.partition("<|end|>")[0]),
     "looping": Planted("few are going round", spoil=lambda t: t.partition("<|end|>")[0] + " wait no" * 120),
+    "looping, long period": Planted("few are going round", spoil=lambda t: _again(t, 4)),
+    "looping, a counter": Planted("few are going round", spoil=_counting),
     "empty": Planted(
         "few empty",
         spoil=lambda t: (

@@ -7,6 +7,7 @@ import { build, chosen, narrow, settings, side, tools } from "./frame.js";
 import { List } from "./list.js";
 import { markdownOf, nameOf } from "./export.js";
 import { draft, forgetUnsent, keepDraft, sending, taken } from "./memory.js";
+import { monitor } from "./monitor.js";
 import { Tree } from "./tree.js";
 import { Trouble, notice } from "./trouble.js";
 import { TurnView } from "./view.js";
@@ -391,6 +392,7 @@ async function begin() {
 
 build();
 listen();
+monitor(api);
 write(draft());
 forgetUnsent();
 show();
