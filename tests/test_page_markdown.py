@@ -80,6 +80,8 @@ def test_models_ways_of_writing(reader: Reader) -> None:
         "a\n\\[\nb\n\\]\nc": "<p>a</p><math><mi>b</mi></math><p>c</p>",
         "$$\nx\n$$ it is": "<div><math><mi>x</mi></math><p>it is</p></div>",
         "at night ([docs](local://docs/a%20b.md)) they": "<p>at night (<span>docs/a b.md</span>) they</p>",
+        "in [the *table*](sandbox:/mnt/data/t.csv)": "<p>in <span>the <em>table</em></span></p>",  # a button saves it
+        "in [t](sandbox:/etc/t)": "<p>in [t](sandbox:/etc/t)</p>",
         "$$\na_1 + *b*\n": "<pre>$$\na_1 + *b*</pre>",
         "$\\nosuch{x}$ and $$\\nosuch$$": "<p><code>$\\nosuch{x}$</code> and <code>$$\\nosuch$$</code></p>",
         "between $HOME, $PATH": "<p>between $HOME, $PATH</p>",

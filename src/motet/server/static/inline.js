@@ -16,6 +16,7 @@ const AUTOLINK = /<((?:https?:\/\/|mailto:)[^\s<>]{1,2000})>/iy;
 const BREAK = /<br {0,2}\/?>/iy;
 const BARE = /https?:\/\/[^\s<>"'`{}|\\^\u0000-\u001f]{1,2000}/iy;
 const TARGET = /\(\s{0,3}(?:<([^<>\n]{0,2000})>|((?:[^\s()\\]|\\.|\([^\s()]{0,500}\)){0,2000}))(?:\s{1,3}(?:"[^"]{0,500}"|'[^']{0,500}'))?\s{0,3}\)/y;
+const MADE = /^sandbox:\/mnt\/data\/\S{1,1000}$/; // a file that code has made; it is saved by a button below the answer
 const MATH = /\$\$(?:[^$\\]|\\[\s\S]){1,2000}\$\$|\\\[(?:[^\\]|\\(?!\])[\s\S]){1,2000}\\\]|\$(?!\s)((?:[^$\\\n]|\\.){1,500}?)(?<!\s)\$(?!\d)|\\\(((?:[^\\\n]|\\(?!\))){1,1000})\\\)/y;
 
 /** The spans of a text. */
@@ -163,10 +164,12 @@ class Inline {
     if (!target) return;
     const href = (target[1] ?? target[2]).replace(/\\([!-/:-@[-`{-~])/g, "$1");
     const file = local(href);
-    if (!file && !address(href)) return; // then it stays what was written, for everyone to see
+    const made = MADE.test(href);
+    if (!file && !made && !address(href)) return; // then it stays what was written, for everyone to see
     this.at = TARGET.lastIndex;
     if (file) return void this.nodes.splice(begun.at, Infinity, { tag: "source", children: [file], href, depth: 1 });
     const children = unlinked(emphasis(this.nodes.splice(begun.at).slice(1, -1)));
+    if (made) return void this.nodes.push({ tag: "source", children: children.length ? children : [href], href, depth: 1 + deepest(children) });
     this.nodes.push(begun.picture ? link(["Picture: ", ...(children.length ? children : [href])], href) : link(children, href));
   }
 

@@ -327,7 +327,7 @@ function spans(text) {
 function element(node) {
   if (typeof node === "string") return plain(node);
   if (node.tag === "math") return [formula(node.children[0]) ?? h("code", { class: "formula" }, plain(node.children[0], true))];
-  if (node.tag === "source") return [h("span", { class: "source", title: node.href }, plain(node.children[0]))];
+  if (node.tag === "source") return [h("span", { class: "source", title: node.href }, node.children.flatMap(element))];
   const children = node.children.flatMap(node.tag === "code" ? (text) => plain(text, true) : element);
   return node.tag === "a" ? anchor(node.href, children) : [h(node.tag, {}, children)];
 }
