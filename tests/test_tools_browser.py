@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from motet.errors import UserError
 from motet.tokenizer import o200k_harmony
 from motet.tools.browser import BrowserTool, CitationStream, Hit, backend, cited
-from motet.tools.browser.corpus import INDEX, LocalBackend, decoded, index
+from motet.tools.browser.corpus import INDEX, LocalBackend, index
+from motet.tools.browser.formats import decoded
 from motet.tools.browser.page import Page, from_html, from_markdown, from_text, wrap
 from motet.tools.browser.web import (
     ExaBackend,

@@ -465,7 +465,6 @@ def test_a_container_gets_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> No
     for words in (
         ["--network", "none"],
         ["--cap-drop", "ALL"],
-        ["--user", "1000:1000"],
         ["--pids-limit", "64"],
     ):
         at = command.index(words[0])

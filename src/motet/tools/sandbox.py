@@ -138,7 +138,8 @@ class Sandbox:
             _kill(pid)
         process.kill()
         if self.kind != "bwrap":
-            subprocess.run([self.kind, "rm", "-f", self._name], capture_output=True, check=False)
+            command = [self.kind, "rm", "-f", self._name]
+            subprocess.run(command, capture_output=True, check=False, env=_engine_env())
         process.wait()
         with contextlib.suppress(queue.Empty):  # lets go of a reader that waits for room
             while True:
@@ -166,7 +167,15 @@ class Sandbox:
             else:
                 command, fds = _container(self.kind, self._name, self.limits, self.files, config), []
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, pass_fds=fds, env=_ENV
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                pass_fds=fds,
+                env=_ENV if self.kind == "bwrap" else _engine_env(),
+                cwd=None
+                if self.kind == "bwrap"
+                else tempfile.gettempdir(),  # conmon leaves a note where it stands
             )
         self._process, self._frames = process, queue.Queue(64)
         assert process.stdout is not None
@@ -253,6 +262,17 @@ class Sandbox:
 _ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
+def _engine_env() -> dict[str, str]:
+    """What an engine needs to find itself; addresses of proxies, which podman hands on, may hold passwords."""
+    wanted = ("PATH", "HOME", "USER", "XDG_", "DOCKER_", "CONTAINER", "DBUS_SESSION_BUS_ADDRESS")
+    return _ENV | {k: v for k, v in os.environ.items() if k.startswith(wanted)}
+
+
+def _last(said: str) -> str:
+    lines = said.strip().splitlines()
+    return _printable(lines[-1]) if lines else "no reason given"
+
+
 @cache
 def choose(kind: Kind | None = None) -> Kind:
     """What confines the session: the one asked for, else bubblewrap, docker or podman. UserError when there is none."""
@@ -280,8 +300,12 @@ def _unfit(name: Kind) -> str | None:
     if name != "bwrap":
         if not os.environ.get("MOTET_SANDBOX_IMAGE"):
             return "needs an image with Python and ipykernel named in MOTET_SANDBOX_IMAGE"
-        ran = subprocess.run([name, "info"], capture_output=True, text=True, timeout=20, check=False)
-        return None if ran.returncode == 0 else "does not answer"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ran = subprocess.run(
+                [name, "info"], capture_output=True, text=True, timeout=20, check=False, env=_engine_env()
+            )
+            return None if ran.returncode == 0 else f"does not answer ({_last(ran.stderr)})"
+        return "does not answer"
     usage = subprocess.run(
         [shutil.which(name) or name, "--help"], capture_output=True, text=True, check=False
     )
@@ -376,6 +400,8 @@ def _container(kind: Kind, name: str, limits: Limits, files: dict[str, bytes], c
     """The same session in a container: the engine's limits instead of ours where it has them."""
     if files:
         raise UserError(f"Files cannot be handed to a session in {kind}; install bubblewrap for that.")
+    # The kernel counts processes by user: one that nobody else is. Few ids, since a user's own podman maps 65,536.
+    uid = random.randrange(20_000, 60_000)
     command = [
         kind,
         "run",
@@ -393,7 +419,7 @@ def _container(kind: Kind, name: str, limits: Limits, files: dict[str, bytes], c
         "--security-opt",
         "no-new-privileges",
         "--user",
-        "1000:1000",
+        f"{uid}:{uid}",
         "--workdir",
         "/mnt/data",
         "--ipc",
@@ -401,8 +427,15 @@ def _container(kind: Kind, name: str, limits: Limits, files: dict[str, bytes], c
     ]
     command += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)]
     command += ["--pids-limit", str(limits.processes)]
+    for limit, most in (("nofile", limits.open_files), ("nproc", limits.processes), ("core", 0)):
+        command += ["--ulimit", f"{limit}={most}:{most}"]  # an engine's own may be more than it may give
+    # A folder that the image has keeps its mode, so each belongs to the user inside; the engines say that differently.
+    # podman would also lay folders without limit over a read-only root, and cannot count files, which inside.py does.
+    own = f"uid={uid},gid={uid},nr_inodes=20000" if kind == "docker" else "notmpcopyup,U"
+    command += [] if kind == "docker" else ["--read-only-tmpfs=false"]
     for path, size in (("/tmp", limits.disk_bytes // 4), ("/run", 4 << 20), ("/mnt/data", limits.disk_bytes)):
-        command += ["--tmpfs", f"{path}:size={size},mode=1777,nr_inodes=20000"]
+        command += ["--tmpfs", f"{path}:size={size},mode=1777,{own}"]
+    command += ["--shm-size", str(limits.disk_bytes // 4)]
     for key, value in _environment().items():
         command += ["--env", f"{key}={value}"]
     command += [os.environ["MOTET_SANDBOX_IMAGE"], "python3", "-I", "-c", INSIDE.read_text("utf-8"), config]

@@ -5,25 +5,30 @@ The index stands in the folder itself, is made once, and brought up to date when
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import os
 import re
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from motet.errors import UserError
+from motet.tools import base
 from motet.tools.browser import page as pages
+from motet.tools.browser import reader
+from motet.tools.browser.formats import decoded
 from motet.tools.browser.page import Page
+from motet.tools.browser.reader import Source
 from motet.tools.browser.tool import Hit
 
 INDEX = ".motet-index.sqlite"
 VERSION = 1
+_COMMIT_S = 2.0
 MAX_FILE = 64 << 20
 KINDS = {
     ".html": "html", ".htm": "html", ".xhtml": "html", ".md": "markdown", ".markdown": "markdown", ".pdf": "pdf",
@@ -45,15 +50,6 @@ class Indexed:
     pages: int = 0
     read: int = 0
     left_out: tuple[str, ...] = ()
-
-
-@dataclass
-class _Source:
-    """One page before it is text. A page of a folder keeps no source: it is read from its file."""
-
-    url: str
-    kind: str
-    data: bytes
 
 
 def index(folder: str | Path) -> Indexed:
@@ -91,29 +87,54 @@ def _update(db: sqlite3.Connection, root: Path) -> Indexed:
     known = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime FROM files")}
     out, reasons = Indexed(), []
     found: set[str] = set()
+    written = time.monotonic()
     for path, kind in _files(root):
-        name = path.relative_to(root).as_posix()
+        # A name of bytes that are no text is written with escapes.
+        name = os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
         found.add(name)
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError as e:
+            reasons.append(f"{name}: {e.strerror}")
+            continue
         if known.get(name) == (stat.st_size, stat.st_mtime_ns):
             continue
         _forget(db, name)
-        try:
-            if stat.st_size > MAX_FILE and kind != "warc":
-                raise ValueError(f"it is larger than {MAX_FILE >> 20} MiB")
-            for source in _sources(root, path, kind):
-                _add(db, name, source)
-        except sqlite3.Error:
-            raise
-        except Exception as e:  # one hostile file does not keep the others from being read
-            reasons.append(f"{name}: {e if isinstance(e, OSError | ValueError) else type(e).__name__}")
+        reasons += [f"{name}: {why}" for why in _read(db, root, path, kind, name, stat.st_size)]
         db.execute("INSERT INTO files VALUES (?, ?, ?)", (name, stat.st_size, stat.st_mtime_ns))
         out.read += 1
+        if time.monotonic() - written > _COMMIT_S:  # what is done stays done
+            db.commit()
+            written = time.monotonic()
     for name in known.keys() - found:
         _forget(db, name)
     out.pages = db.execute("SELECT count(*) FROM pages").fetchone()[0]
     out.left_out = tuple(reasons)
     return out
+
+
+def _read(db: sqlite3.Connection, root: Path, path: Path, kind: str, name: str, size: int) -> list[str]:
+    """Adds a file's pages; returns what is wrong with those that are left out. One hostile page does not keep the others out."""
+    wrong: list[str] = []
+    try:
+        if size > MAX_FILE and kind != "warc":
+            raise ValueError(f"it is larger than {MAX_FILE >> 20} MiB")
+        for source in _sources(root, path, kind):
+            try:
+                _add(db, name, source)
+            except ValueError as e:
+                if kind != "warc":
+                    raise
+                wrong.append(f"{base.text(source.url)[:200]}: {e}")
+                if len(wrong) == reader.MAX_FAILURES:
+                    raise ValueError(
+                        "so many of its pages cannot be read that the rest was not tried"
+                    ) from None
+    except sqlite3.Error:
+        raise
+    except Exception as e:
+        wrong.append(base.text(str(e)) if isinstance(e, ValueError | OSError) else type(e).__name__)
+    return wrong
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str]]:
@@ -133,89 +154,18 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
                 yield path, kind
 
 
-def _sources(root: Path, path: Path, kind: str) -> Iterator[_Source]:
-    if kind != "warc":
-        name = quote(path.relative_to(root).as_posix())
-        yield _Source(f"local://{quote(root.resolve().name or 'files')}/{name}", kind, path.read_bytes())
+def _sources(root: Path, path: Path, kind: str) -> Iterator[Source]:
+    if kind == "warc":
+        yield from reader.records(path)
         return
-    from warcio.archiveiterator import ArchiveIterator
-    from warcio.exceptions import ArchiveLoadFailed
-
-    with open(path, "rb") as f:
-        try:
-            for record in ArchiveIterator(f):
-                url = record.rec_headers.get_header("WARC-Target-URI") or ""
-                headers = record.http_headers
-                if record.rec_type != "response" or headers is None or headers.get_statuscode() != "200":
-                    continue
-                mime = (headers.get_header("Content-Type") or "").split(";")[0].strip().lower()
-                known = _kind_of(mime)
-                if known and url.startswith(("http://", "https://")):
-                    yield _Source(url, known, record.content_stream().read(MAX_FILE))
-        except ArchiveLoadFailed as e:
-            raise ValueError(f"it is no readable WARC ({e})") from None
+    name = quote(os.fsencode(path.relative_to(root)))
+    yield Source(
+        f"local://{quote(os.fsencode(root.resolve().name) or b'files')}/{name}", kind, path.read_bytes()
+    )
 
 
-def _kind_of(mime: str) -> str | None:
-    """What a content type is read as; None for what is no text."""
-    if mime in ("text/html", "application/xhtml+xml"):
-        return "html"
-    if mime == "text/markdown":
-        return "markdown"
-    if mime == "application/pdf":
-        return "pdf"
-    if mime.startswith("text/") or mime in ("application/json", "application/xml", "application/rss+xml"):
-        return "text"
-    return None
-
-
-def page_of(url: str, kind: str, data: bytes, charset: str | None = None) -> Page:
-    """Bytes of a known kind as a page. ValueError for a PDF that is none."""
-    if kind == "pdf":
-        return pages.from_pdf(data, url)
-    text = decoded(data, charset)
-    if kind == "html":
-        return pages.from_html(text, url)
-    if kind == "markdown":
-        return pages.from_markdown(text, url)
-    return pages.from_text(text, url, unquote(urlsplit(url).path.rsplit("/", 1)[-1]))
-
-
-def decoded(data: bytes, charset: str | None = None) -> str:
-    """Text of bytes: the charset that is named, else what the first bytes say, else UTF-8."""
-    named = re.search(rb"<meta[^>]+charset=[\"']?([\w-]+)", data[:2048], re.I)
-    for name in (
-        charset,
-        "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else None,
-        named and named[1].decode("ascii"),
-    ):
-        if name and _charset(name):
-            with contextlib.suppress(LookupError, UnicodeError):
-                return data.decode(name, "replace")
-    return data.decode("utf-8-sig", "replace")
-
-
-def _charset(name: str) -> bool:
-    """Whether pages may name it; Python has codecs besides that take hours, or make half surrogate pairs."""
-    try:
-        return codecs.lookup(name).name not in _NO_CHARSETS
-    except (LookupError, ValueError):
-        return False
-
-
-_NO_CHARSETS = (
-    "idna",
-    "punycode",
-    "unicode_escape",
-    "raw_unicode_escape",
-    "unicode-escape",
-    "raw-unicode-escape",
-    "utf-7",
-)
-
-
-def _add(db: sqlite3.Connection, path: str, source: _Source) -> None:
-    page = page_of(source.url, source.kind, source.data)
+def _add(db: sqlite3.Connection, path: str, source: Source) -> None:
+    page = reader.read(source.url, source.kind, source.data)
     row = (source.url, path, source.kind, page.title, zlib.compress(source.data, 6))
     old = db.execute("SELECT id FROM pages WHERE url = ?", (source.url,)).fetchone()
     if old:  # the same address twice in an archive: the later one counts
@@ -284,4 +234,4 @@ class LocalBackend:
                 f"view-source:{address}",
                 address,
             )
-        return page_of(address, kind, data)
+        return reader.read(address, kind, data)

@@ -10,10 +10,13 @@ import functools
 import re
 import textwrap
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 MAX_TITLE, WIDTH = 256, 80
-_LONG_WORD = 8192
+_LONG_WORD, _PIECE = 8192, 1 << 16
+_SLOW_PAGE = 2 << 20  # characters of HTML after which a page is read without headings' and lists' marks
+_MAX_PDF_TEXT = 32 << 20
 _MARKS = str.maketrans({"【": "〖", "】": "〗", "◼": "◾", "\u200b": None})
 _EMOJI = re.compile("[\U00010000-\U0001ffff]")
 _LINK = re.compile(r"【\d+†([^†】]+)(?:†[^†】]+)?】")
@@ -52,10 +55,17 @@ class _Wrapper(textwrap.TextWrapper):
 
 def wrap(text: str) -> list[str]:
     """Lines of at most 80 columns, spaces and empty lines kept."""
-    wrapper = _Wrapper(WIDTH, replace_whitespace=False, drop_whitespace=False)
+    wrapper = _Wrapper(WIDTH, replace_whitespace=False, drop_whitespace=False, expand_tabs=False)
     out: list[str] = []
     for line in text.split("\n"):
-        out += (wrapper.wrap(line) if line else []) or [""]
+        line = line.expandtabs()
+        # A long line is taken in pieces, the last rows of each once more with what follows them: textwrap makes a text of
+        # every word, which of megabytes takes gigabytes.
+        while len(line) > _PIECE:
+            *rows, last, end = wrapper.wrap(line[:_PIECE])
+            out += rows
+            line = last + end + line[_PIECE:]
+        out += wrapper.wrap(line) if len(line) > WIDTH else [line]
     return out
 
 
@@ -114,8 +124,21 @@ def from_pdf(data: bytes, url: str, title: str = "") -> Page:
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         reader = PdfReader(io.BytesIO(data))
-        parts = [f"## Page {n}\n\n{p.extract_text()}" for n, p in enumerate(reader.pages[:2000], 1)]
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise ValueError("it is encrypted, and opens with a password only")
+        parts: list[str] = []
+        room = _MAX_PDF_TEXT
+        for n in range(min(len(reader.pages), 2000)):
+            parts.append(f"## Page {n + 1}\n\n{reader.pages[n].extract_text()}")
+            if (room := room - len(parts[-1])) < 0:
+                break
         named = str(reader.metadata.title or "") if reader.metadata else ""
+    except MemoryError:
+        raise
+    except ValueError as e:
+        raise (
+            e if "encrypted" in str(e) else ValueError(f"it is no readable PDF ({type(e).__name__})")
+        ) from None
     except Exception as e:  # a damaged PDF shows itself in any place of a long program
         raise ValueError(f"it is no readable PDF ({type(e).__name__})") from None
     return from_text("\n\n".join(parts), url, title or named)
@@ -147,7 +170,48 @@ def from_html(html: str, url: str, title: str = "") -> Page:
     etree.strip_tags(root, _DONE)
     for cell in root.iter("td", "th"):
         cell.tail = f" {cell.tail or ''}"
-    return Page(url, title, f"\nURL: {url}\n{_plain(etree.tostring(root, encoding='unicode'))}", links)
+    written = etree.tostring(root, encoding="unicode")
+    text = _plain(written) if len(written) <= _SLOW_PAGE else _quick(root)
+    if any("Excessive depth" in e.message for e in parser.error_log):
+        text += "\n[the rest of this page is left out: it is nested too deeply]"
+    return Page(url, title, f"\nURL: {url}\n{text}", links)
+
+
+def _quick(root: Any) -> str:
+    """The text of a page that html2text would take minutes for: blocks are lines, link marks stay."""
+    for node in [*root.iter("head")]:
+        node.clear(keep_tail=True)
+    for node in [n for pre in root.iter("pre") for n in pre.iter()]:
+        node.text = (node.text or "").replace("\n", _BREAK)
+        if node.tag != "pre":
+            node.tail = (node.tail or "").replace("\n", _BREAK)
+    for node in root.iter(*_BLOCKS):
+        node.text, node.tail = f"{_BREAK}{node.text or ''}", f"{_BREAK}{node.tail or ''}"
+    lines = (" ".join(line.split()) for line in "".join(root.itertext()).split(_BREAK))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+_BREAK = "\ue000"
+_BLOCKS = (
+    "p",
+    "div",
+    "br",
+    "li",
+    "tr",
+    "table",
+    "section",
+    "article",
+    "pre",
+    "blockquote",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "dt",
+    "dd",
+)
 
 
 def _plain(html: str) -> str:

@@ -23,7 +23,7 @@ from motet.tools.browser.cite import Citation, cited
 from motet.tools.browser.page import Page, clean, from_html, without_links
 
 MAX_RESULTS, MAX_MATCHES, MATCH_LINES = 20, 50, 4
-VIEW_TOKENS, MAX_URL = 1024, 1024
+VIEW_TOKENS, MAX_URL, MAX_SUMMARY = 1024, 1024, 4096
 _CHARACTERS = 128  # the longest token
 
 
@@ -111,7 +111,8 @@ class BrowserTool:
         except (OSError, ValueError) as e:
             raise BrowserError(f"Error during search for `{query}`: {_cut(str(e))}") from None
         items = "".join(
-            f"<li><a href='{html.escape(h.url)}'>{html.escape(h.title or h.url)}</a> {html.escape(h.summary)}</li>"
+            f"<li><a href='{html.escape(h.url)}'>{html.escape((h.title or h.url)[:MAX_URL])}</a> "
+            f"{html.escape(h.summary[:MAX_SUMMARY])}</li>"
             for h in hits
         )
         page = from_html(f"<html><body><h1>Search Results</h1><ul>{items}</ul></body></html>", "", query)

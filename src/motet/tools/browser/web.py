@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import socket
 import time
 import zlib
@@ -21,8 +22,9 @@ from urllib.parse import urljoin, urlsplit
 
 from motet.errors import UserError
 from motet.tools import base
-from motet.tools.browser import corpus
 from motet.tools.browser import page as pages
+from motet.tools.browser import reader
+from motet.tools.browser.formats import decoded, kind_of
 from motet.tools.browser.page import Page
 from motet.tools.browser.tool import Hit
 
@@ -66,6 +68,14 @@ class Refused(OSError):
 
 class TooSlow(OSError):
     """The time of a fetch is over; never tried again."""
+
+
+class _Answered(OSError):
+    """A status that is no page."""
+
+    def __init__(self, host: str, status: int) -> None:
+        super().__init__(f"{host} answered {status}")
+        self.status = status
 
 
 class _Busy(OSError):
@@ -173,20 +183,25 @@ class Fetcher:
     def page(self, url: str, source: bool = False) -> Page:
         """The page at a URL, after redirects."""
         address, mime, charset, data = self._retrying("GET", url)
-        kind = corpus._kind_of(mime)
+        kind = kind_of(mime)
         if kind is None:
             raise ValueError(f"its content is {mime or 'of no stated type'}, which is no text")
         if source:
-            return pages.from_text(corpus.decoded(data, charset), f"view-source:{address}", address)
-        return corpus.page_of(address, kind, data, charset)
+            return pages.from_text(decoded(data, charset), f"view-source:{address}", address)
+        return reader.read(address, kind, data, charset)
 
-    def json(self, method: str, url: str, **request: Any) -> Any:
-        """The JSON a service answers with."""
+    def json(self, method: str, url: str, key: str = "", **request: Any) -> Any:
+        """The JSON a service answers with. `key` names the variable whose key it may not accept."""
         import json
 
-        _, _, charset, data = self._retrying(method, url, **request)
         try:
-            return json.loads(corpus.decoded(data, charset))
+            _, _, charset, data = self._retrying(method, url, **request)
+        except _Answered as e:
+            if key and e.status in (401, 403):
+                raise OSError(f"{e}: it does not accept the key in {key}") from None
+            raise
+        try:
+            return json.loads(decoded(data, charset))
         except (ValueError, RecursionError):
             raise ValueError(f"{urlsplit(url).netloc} did not answer with JSON") from None
 
@@ -200,10 +215,12 @@ class Fetcher:
                 with _client(self.private, self.limits.seconds, end) as client:
                     return self._follow(client, method, url, request)
             except (_Busy, httpx.TransportError) as e:
-                wait = max(wait, min(getattr(e, "wait_s", 0.0), 5.0))
+                asked = getattr(e, "wait_s", 0.0)
+                wait = max(wait, asked)
                 last = attempt + 1 == self.limits.tries
                 if last or base.cancelled() or time.monotonic() + wait > end:
-                    raise OSError(str(e) or type(e).__name__) from None
+                    patience = f", and asks to wait for {asked:.0f} s" if asked >= 1 else ""
+                    raise OSError(f"{str(e) or type(e).__name__}{patience}") from None
                 base.current().stop.wait(wait)
             except httpx.InvalidURL as e:
                 raise ValueError(f"it is no URL ({e})") from None
@@ -221,6 +238,9 @@ class Fetcher:
             with client.stream(method, url, **request) as answer:
                 if answer.has_redirect_location and method == "GET":
                     url = urljoin(url, answer.headers["location"])
+                    # The new address says what is asked; a key is for the one it was given for.
+                    same = (urlsplit(url).scheme, urlsplit(url).netloc) == (parts.scheme, parts.netloc)
+                    request = {"headers": request["headers"]} if same and "headers" in request else {}
                     continue
                 if answer.status_code in (429, 500, 502, 503, 504):
                     raise _Busy(
@@ -228,7 +248,7 @@ class Fetcher:
                         _seconds(answer.headers.get("retry-after")),
                     )
                 if answer.status_code >= 300:
-                    raise OSError(f"{parts.netloc} answered {answer.status_code}")
+                    raise _Answered(parts.netloc, answer.status_code)
                 mime = answer.headers.get("content-type", "").split(";")[0].strip().lower()
                 return str(answer.url), mime, answer.charset_encoding, b"".join(self._body(answer))
         raise OSError(f"more than {MAX_REDIRECTS} redirects")
@@ -252,8 +272,18 @@ class Fetcher:
 
 
 def _seconds(text: str | None) -> float:
-    with contextlib.suppress(TypeError, ValueError):
-        return max(0.0, float(text or ""))
+    """What Retry-After asks for: seconds, or a date (RFC 9110, 10.2.3). 0 for anything else."""
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    if text is None:
+        return 0.0
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if text.strip().isdecimal():
+            return min(float(text), 1e9)
+        at = parsedate_to_datetime(text)
+        at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+        return max(0.0, (at - datetime.now(UTC)).total_seconds())
     return 0.0
 
 
@@ -261,6 +291,10 @@ def _key(name: str, service: str) -> str:
     key = os.environ.get(name, "").strip()
     if not key:
         raise UserError(f"Searching with {service} needs a key; put it into the environment variable {name}.")
+    if not re.fullmatch(r"[!-~]+", key):  # it would be spelled in the error of who sends it
+        raise UserError(
+            f"The environment variable {name} holds no key: there are spaces or signs in it; copy the key again."
+        )
     return key
 
 
@@ -311,7 +345,8 @@ class ExaBackend(FetchBackend):
     def search(self, query: str, topn: int) -> list[Hit]:
         """POST /search with summaries."""
         body = {"query": query, "numResults": topn, "contents": {"summary": True}}
-        found = self._service.json("POST", f"{self.url}/search", json=body, headers={"x-api-key": self._key})
+        headers = {"x-api-key": self._key}
+        found = self._service.json("POST", f"{self.url}/search", "EXA_API_KEY", json=body, headers=headers)
         return _hits(found, "results", "summary")[:topn]
 
 
@@ -328,22 +363,29 @@ class YouBackend(FetchBackend):
         found = self._service.json(
             "GET",
             f"{self.url}/v1/search",
+            "YDC_API_KEY",
             params={"query": query, "count": topn},
             headers={"X-API-Key": self._key},
         )
         results = found.get("results") if isinstance(found, dict) else None
-        hits = [*_hits(results, "web", "description"), *_hits(results, "news", "description")]
+        if not isinstance(results, dict):
+            raise ValueError("the search service answered with something else than results")
+        kinds = [k for k in ("web", "news") if results.get(k) is not None]
+        hits = [hit for k in kinds for hit in _hits(results, k, "description")]
         return hits[:topn]
 
 
 def _hits(found: Any, name: str, summary: str) -> list[Hit]:
-    """Results as services write them; what has no URL is left out."""
+    """Results as services write them; what has no URL is left out. ValueError for no list of results at all."""
     rows = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError("the search service answered with something else than results")
     out = []
-    for row in rows if isinstance(rows, list) else []:
+    for row in rows:
         if isinstance(row, dict) and isinstance(row.get("url"), str):
-            said = row.get(summary) or " ".join(s for s in row.get("snippets") or () if isinstance(s, str))
-            out.append(
-                Hit(str(row.get("title") or row["url"]), row["url"], said if isinstance(said, str) else "")
-            )
+            said, pieces = row.get(summary), row.get("snippets")
+            if not isinstance(said, str) or not said:
+                said = " ".join(s for s in pieces if isinstance(s, str)) if isinstance(pieces, list) else ""
+            title = row.get("title")
+            out.append(Hit(title if isinstance(title, str) and title else row["url"], row["url"], said))
     return out
