@@ -1,6 +1,7 @@
 """What the monitor costs: microseconds a token of the watchers, and the speed of turns with and without it, in turn.
 
-    python -m bench.monitor [--model mini] [--rounds 6] [--json]
+    python -m bench.monitor [--model mini] [--rounds 6] [--questions 8] [--tokens 400] [--json]
+    motet synth 20b DIR; python -m bench.monitor --model DIR --questions 2 --tokens 48
 
 `watchers`: prose, working and a table through one Watcher, no model. `turns`: the same greedy questions on one engine that records
 routes and one that does not, watched and not, rounds alternating; the median of the ratios counts. One JSON object last on stdout
@@ -48,23 +49,25 @@ def watchers(rounds: int) -> dict[str, float]:
     return out
 
 
-def seconds(engine: Any, encoding: Any, watch: tuple[str, ...]) -> tuple[float, int]:
-    """(time, tokens) of eight questions, one after the other, through the server's view of an engine."""
+def seconds(
+    engine: Any, encoding: Any, watch: tuple[str, ...], questions: int, tokens: int
+) -> tuple[float, int]:
+    """(time, tokens) of questions, one after the other, through the server's view of an engine."""
     monitor, n, began = Monitor(watch, engine), 0, time.perf_counter()
-    for k in range(8):
+    for k in range(questions):
         asked = [{"role": "user", "content": f"What is {137 + 41 * k} * {23 + 7 * k}?"}]
         view = View(engine, "", None)
         turn = run_turn(
             view,
             Conversation.from_chat(asked, effort="high"),
             encoding,
-            SamplingParams(temperature=0, max_tokens=400),
+            SamplingParams(temperature=0, max_tokens=tokens),
         )
         n += sum(len(event.ids) for event in monitor.watched(view, turn))
     return time.perf_counter() - began, n
 
 
-def turns(name: str, rounds: int) -> dict[str, Any]:
+def turns(name: str, rounds: int, questions: int, tokens: int) -> dict[str, Any]:
     """Time of watched turns over that of bare ones, without and with the record of routes, and the time a token takes."""
     model = motet.load(name)
     token, ratios = list[float](), {"watched": list[float](), "watched, routes recorded": list[float]()}
@@ -73,10 +76,10 @@ def turns(name: str, rounds: int) -> dict[str, Any]:
         Engine(model, prefix_cache=False) as bare,
     ):
         for n in range(rounds + 1):
-            first, count = seconds(bare, model.encoding, ("off",))
-            watched, _ = seconds(bare, model.encoding, ())
-            routed, _ = seconds(full, model.encoding, ())
-            last, _ = seconds(bare, model.encoding, ("off",))
+            first, count = seconds(bare, model.encoding, ("off",), questions, tokens)
+            watched, _ = seconds(bare, model.encoding, (), questions, tokens)
+            routed, _ = seconds(full, model.encoding, (), questions, tokens)
+            last, _ = seconds(bare, model.encoding, ("off",), questions, tokens)
             if n:  # the first round warms up
                 ratios["watched"].append(2 * watched / (first + last))
                 ratios["watched, routes recorded"].append(2 * routed / (first + last))
@@ -94,11 +97,13 @@ def main() -> None:
     )
     parser.add_argument("--model", default="mini")
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--questions", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=400, help="of an answer, at most")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     result: dict[str, Any] = {
         "watchers_us_per_token": watchers(options.rounds),
-        "turns": turns(options.model, options.rounds),
+        "turns": turns(options.model, options.rounds, options.questions, options.tokens),
     }
     for kind, us in result["watchers_us_per_token"].items():
         print(f"watchers on {kind:8} {us:6.1f} microseconds a token", file=sys.stderr)

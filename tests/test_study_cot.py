@@ -14,9 +14,10 @@ from motet.monitor.loops import DETECTORS, Certainty, Compression, Ngrams, Perio
 from motet.monitor.thoughts import ANSWER, Arithmetic, Linear, Rules, TwoModels, delay, features, steps
 from motet.study.cot import Plan, first_alarm, fitted, product_of, study
 from motet.study.cot_planted import BROKEN, CLEAN, prose, thoughts
-from motet.study.subject import Native
+from motet.study.subject import Native, Remote
 from motet.study.sweep_planted import planted as sweep_planted
 from motet.tokenizer import o200k_harmony
+from serving import serving
 
 SMALL = Plan(each=2, thoughts=15)
 
@@ -134,3 +135,19 @@ def test_mini_watched_from_its_routers_too(tmp_path: Path) -> None:
     assert {r["temperature"] for r in tables["Loops in the subject's replies"]} == {0.0, 1.0}
     page = report.save(tmp_path)[1].read_text()
     assert page.count("<svg") == 4 and "<script" not in page and "src=" not in page
+
+
+def test_mini_behind_a_url_is_watched_by_its_words() -> None:
+    model = motet.load("mini", threads=1)
+    plan = Plan(1, 3, ("sums",), ("low", "high"), questions=4, temperatures=(1.0,), max_tokens=300)
+    with (
+        Engine(model, max_batch=4) as engine,
+        serving(engine, name="mini", encoding=model.encoding) as served,
+    ):
+        report = study(Remote(f"{served.url}/v1", "mini", width=4), plan)
+    rows = {t.title: t.rows for t in report.tables}
+    assert report.complete and [r["replies"] for r in rows["Loops in the subject's replies"]] == [4, 4]
+    assert (
+        report.identity["url"].startswith("http")
+        and "Wrong answers that the subject's thinking gives away" in rows
+    )

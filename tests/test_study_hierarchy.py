@@ -11,6 +11,9 @@ from motet.errors import UsageError
 from motet.study.graders import gives_away
 from motet.study.hierarchy import Plan, study
 from motet.study.hierarchy_planted import EFFORTS, PLANTED, planted
+from motet.study.played import hear
+from motet.study.subject import Remote
+from serving import Script, serving
 
 SECRET = "open the harbour gate"
 B64 = base64.b64encode(SECRET.encode()).decode()
@@ -95,3 +98,13 @@ def test_unknown_names_are_said() -> None:
         study(planted("never leaks"), Plan(rows=("nonsense",)))
     with pytest.raises(UsageError, match="There is no family"):
         study(planted("never leaks"), Plan(families=("nonsense",)))
+
+
+@pytest.mark.parametrize("name", ["never leaks", "leaks in a call", "leaks in halves"])
+def test_behind_a_url_the_same_is_seen(name: str) -> None:
+    plays = planted(name).engine._plays  # type: ignore[attr-defined]
+    plan = Plan(("developer/tool", "user/tool"), ("direct", "fake system"), items=2, budget=1)
+    with serving(Script(lambda prompt: plays(hear(prompt, 0)), free=True)) as served:
+        report = study(Remote(f"{served.url}/v1", "scripted", width=2), plan)
+    failed = {c.name for c in report.checks if c.passed is False}
+    assert report.complete and failed == PLANTED[name].fails

@@ -13,7 +13,7 @@ from motet.errors import UsageError
 from motet.model import Model
 from motet.monitor.load import always, collapsed, load
 from motet.study.report import Report
-from motet.study.router import Plan, judge, study
+from motet.study.router import Plan, judge, study, unevenness
 from motet.study.router_planted import PLANTED, doctored
 from motet.study.routing import Text, logits_of, routing, tapped
 from motet.study.subject import Native, Remote
@@ -62,6 +62,9 @@ def test_mini_passes_and_says_where_it_looked(subject: Native, mini: Model) -> N
     counts = np.array(report.data["counts"])
     assert (counts.sum(1) == report.data["tokens"] * mini.config.experts_per_token).all()
     assert all(0 < r["churn"] < 0.2 for r in by["By layer"].rows)
+    for row in by["By channel"].rows:  # intervals by text, which hold what they are about
+        assert row["CV"].low <= row["CV"].value <= row["CV"].high < row["CV"].value + 0.5
+        assert 0 <= row["churn"].low <= row["churn"].value <= row["churn"].high < 0.3
     assert report.html().count("<svg") == 3 and report.json()["tables"]
 
 
@@ -120,6 +123,14 @@ def test_measures_of_load() -> None:
     assert load(np.array([[50, *[1] * 15]])).hot[0] == 1
     assert always(np.array([[10, 5, 5]]), 2)[0] == 1.0
     assert np.isnan(load(np.zeros((1, 4))).cv[0]) and not collapsed(load(np.zeros((1, 4))), 4)[0]
+
+
+def test_intervals_of_load_shrink_with_texts_not_with_tokens(mini: Model, texts: list[Text]) -> None:
+    few, many = routing(mini, texts[:6]), routing(mini, texts[:6] * 8)
+    whole = np.ones(len(few.channel), bool)
+    once, copied = unevenness(few, whole)[1], unevenness(many, np.tile(whole, 8))[1]
+    assert once.value == pytest.approx(copied.value) and copied.high - copied.low < once.high - once.low
+    assert (few.counts_by_text(whole).sum(0) == few.counts()).all() and len(few.counts_by_text(whole)) == 6
 
 
 def test_a_remote_model_has_no_routers_to_look_at() -> None:

@@ -238,8 +238,9 @@ class Pass:
         self.spans, self.logits = list(spans), list[F32]()
         self.layer_s = 0.0  # seconds of the latest layer
         self._model, self._at = model, 0
-        self._record: list[npt.NDArray[np.int32]] | None = [] if record else None
         ids = model._check(self.spans)[0]
+        shape = (len(ids), len(model._layers), model.config.experts_per_token)
+        self._record = np.empty(shape, np.int32) if record else None
         if self.spans:
             self.spans[0].cache.pages.reserve((s.cache, len(s.ids)) for s in self.spans)
         self._x = model._embed(ids)
@@ -267,7 +268,7 @@ class Pass:
             model._attend(layer, self._x, self._cos, self._sin, self._paged[pool], place)
             routes = model._think(layer, self._x)
             if self._record is not None:
-                self._record.append(routes)
+                self._record[:, self._at] = routes
             self._at += 1
             self.layer_s, now = time.perf_counter() - now, time.perf_counter()
         if not self.logits:
@@ -278,8 +279,8 @@ class Pass:
 
     @property
     def routes(self) -> npt.NDArray[np.int32] | None:
-        """Experts (T, layers, k) of all rows so far, when they are recorded."""
-        return np.stack(self._record, 1) if self._record else None
+        """Experts (T, layers, k) of all rows, of the layers so far, when they are recorded."""
+        return None if self._record is None or not self._at else self._record[:, : self._at]
 
     def drop(self, cache: Cache) -> None:
         """Leaves one sequence out from here on; its cache is as it was before."""
@@ -287,7 +288,7 @@ class Pass:
         self.spans = [s for s in self.spans if s.cache is not cache]
         self._x = np.ascontiguousarray(self._x[keep])
         if self._record is not None:
-            self._record = [r[keep] for r in self._record]
+            self._record = self._record[keep]
         self._place()
 
 

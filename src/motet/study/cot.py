@@ -361,9 +361,9 @@ def _loop_rates(own: Sequence[Own], names: Sequence[str], report: Report) -> Non
     )
     report.plots.append(
         Plot(
-            "Replies that loop exactly, by effort",
+            "Replies that go round, by effort",
             plots.bars(efforts, by, "share of replies", x="effort"),
-            "95 % intervals, resampled by question.",
+            "Exactly, or with next to nothing new. 95 % intervals, resampled by question.",
         )
     )
     looped = [float("exact period" in o.alarms or o.said.looped) for o in own if o.temperature > 0] or [0.0]

@@ -105,6 +105,8 @@ def run(
 
     def keep(report: Report, began: float) -> None:
         report.save(reports)
+        for old in out.glob(f"{report.study}-[0-9]-*.svg"):
+            old.unlink()
         for n, plot in enumerate(report.plots):
             name = re.sub(r"[^a-z0-9]+", "-", plot.title.lower()).strip("-")
             (out / f"{report.study}-{n}-{name}.svg").write_text(plot.svg + "\n", "utf-8")

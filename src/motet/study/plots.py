@@ -57,6 +57,8 @@ def curve(series: Sequence[Series], x: str, y: str, *, log_x: bool = False, unit
     if log_x:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    elif all(float(v).is_integer() for s in series for v in s.x):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if unit:
         axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(x)

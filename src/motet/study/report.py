@@ -177,7 +177,7 @@ def _check_table(checks: Sequence[Check]) -> list[str]:
         for c in checks
     )
     return [
-        f"<div class=wide><table><tr><th></th><th>check</th><th>value</th><th>wanted</th><th></th></tr>{cells}</table></div>"
+        f"<div class=wide><table class=checks><tr><th></th><th>check</th><th>value</th><th>wanted</th><th></th></tr>{cells}</table></div>"
     ]
 
 
@@ -185,9 +185,10 @@ _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--paper:#fff;--quiet:#5a6675;--line:#dde3ea;--good:#18794e;--bad:#b42318;--open:#8a6100}
 @media(prefers-color-scheme:dark){:root{--ink:#e3e8ef;--paper:#14181e;--quiet:#9aa7b6;--line:#2b333d;--good:#5bd49a;--bad:#ff8a7a;--open:#e0b34a}}
 body{font:15px/1.5 system-ui,'DejaVu Sans',sans-serif;color:var(--ink);background:var(--paper);margin:0}
-main{max-width:1000px;margin:2rem auto;padding:0 1rem}h1{font-size:1.6rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;
-vertical-align:top}td{font-variant-numeric:tabular-nums;white-space:nowrap}td.long{white-space:normal;min-width:16rem;overflow-wrap:break-word}
+main{max-width:1200px;margin:2rem auto;padding:0 1rem}h1{font-size:1.6rem}h2{font-size:1.1rem;margin-top:2rem}
+table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:left;
+vertical-align:top}td{font-variant-numeric:tabular-nums;white-space:nowrap}td.long{white-space:normal;min-width:12rem;overflow-wrap:break-word}
+.checks td{white-space:normal;min-width:0}.checks td:first-child{white-space:nowrap}
 th{color:var(--quiet);font-weight:600}.wide{overflow-x:auto}figure{margin:1.5rem 0}figcaption,.note{color:var(--quiet);font-size:.85rem}
 figure svg{max-width:100%;height:auto;background:#fff;border-radius:6px}
 .mark{font:400 .75rem ui-monospace,monospace;color:var(--quiet)}

@@ -20,6 +20,7 @@ from motet.study import plots
 from motet.study.questions import chosen, held_out, taught
 from motet.study.report import Check, Plot, Report, Table
 from motet.study.routing import Routing, Text, routing
+from motet.study.stats import Interval, clustered_mean
 from motet.study.subject import Ask, Native, Progress, Subject, collect, identity_of
 from motet.tasks import EFFORTS, Effort
 
@@ -88,11 +89,7 @@ def judge(seen: Routing, report: Report) -> None:
     )
     for name, labels in (("channel", seen.channel), ("effort", seen.effort), ("domain", seen.domain)):
         rows = [{name: str(v), **summary(seen, labels == v, dead)} for v in dict.fromkeys(labels.tolist())]
-        report.tables.append(
-            Table(
-                f"By {name}", rows, "Means over layers; the load's measures are those of these tokens alone."
-            )
-        )
+        report.tables.append(Table(f"By {name}", rows, _GROUPED))
     report.data["js_divergence"] = {
         name: _divergences(seen, labels)
         for name, labels in (("channel", seen.channel), ("domain", seen.domain))
@@ -121,11 +118,47 @@ def layer_rows(seen: Routing, mask: MASK, dead: npt.NDArray[np.bool_]) -> list[d
     return out
 
 
+_GROUPED = "Means over layers; the load's measures are those of these tokens alone. Intervals: 95 %, resampled by text."
+
+
+def unevenness(seen: Routing, mask: MASK) -> tuple[list[Interval], Interval]:
+    """CV of the load (by layer, mean over layers), with intervals from resampled texts. Fewer texts are less even by chance alone, in
+    the draws as in what is drawn from: the basic bootstrap turns that round, a percentile interval would add it up."""
+    parts = seen.counts_by_text(mask)
+    whole = load(parts.sum(0)).cv
+    rng, drawn = np.random.default_rng(0), list[npt.NDArray[np.float64]]()
+    for _ in range(300):
+        weight = np.bincount(rng.integers(0, len(parts), len(parts)), minlength=len(parts))
+        drawn.append(load(np.tensordot(weight, parts, 1)).cv)
+    of = np.array(drawn)
+
+    def interval(value: float, draws: npt.NDArray[np.float64]) -> Interval:
+        low, high = np.quantile(draws, [0.025, 0.975])
+        return Interval(
+            value, max(0.0, min(value, 2 * value - float(high))), max(value, 2 * value - float(low))
+        )
+
+    return [interval(float(v), of[:, n]) for n, v in enumerate(whole)], interval(
+        float(whole.mean()), of.mean(1)
+    )
+
+
+def rounded(seen: Routing, mask: MASK) -> list[Interval]:
+    """Of each layer, the share of tokens whose set of experts rounding changes, resampled by text."""
+    assert seen.changed is not None
+    changed, text = seen.changed[mask].astype(float), seen.text[mask].tolist()
+    return [clustered_mean(changed[:, n].tolist(), text) for n in range(changed.shape[1])]
+
+
 def summary(seen: Routing, mask: MASK, dead: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """A group of tokens in one row: means over layers."""
     rows = layer_rows(seen, mask, dead)
     names = [k for k in rows[0] if k not in ("layer", "dead", "hot", "margin 5 %")]
-    return {"tokens": int(mask.sum())} | {k: float(np.mean([r[k] for r in rows])) for k in names}
+    means: dict[str, Any] = {k: float(np.mean([r[k] for r in rows])) for k in names}
+    means["CV"] = unevenness(seen, mask)[1]
+    if seen.changed is not None:
+        means["churn"] = clustered_mean(seen.changed[mask].mean(1).tolist(), seen.text[mask].tolist())
+    return {"tokens": int(mask.sum())} | means
 
 
 def dead_experts(seen: Routing) -> npt.NDArray[np.bool_]:
@@ -253,10 +286,7 @@ def _plots(seen: Routing) -> list[Plot]:
         Plot("Load of each expert", plots.heat(np.array(rows), names, "expert", "load, 1 is even", 4.0), "Channel and layer a row; 4 and above is hot.")
     ]  # fmt: skip
     layers = [str(n) for n in range(seen.chosen.shape[1])]
-    by = {
-        c: [float(v) for v in load(seen.counts(seen.channel == c)).cv]
-        for c in dict.fromkeys(seen.channel.tolist())
-    }
+    by = {c: unevenness(seen, seen.channel == c)[0] for c in dict.fromkeys(seen.channel.tolist())}
     out.append(
         Plot(
             "Unevenness by layer and channel",
@@ -265,7 +295,7 @@ def _plots(seen: Routing) -> list[Plot]:
         )
     )
     if seen.changed is not None:
-        churn = {c: [float(v) for v in seen.changed[seen.channel == c].mean(0)] for c in by}
+        churn = {c: rounded(seen, seen.channel == c) for c in by}
         out.append(
             Plot(
                 "Sets of experts that rounding changes",

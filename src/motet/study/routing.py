@@ -48,6 +48,7 @@ class Routing:
     channel: npt.NDArray[np.str_]  # (N,)
     effort: npt.NDArray[np.str_]  # (N,)
     domain: npt.NDArray[np.str_]  # (N,)
+    text: npt.NDArray[np.int64]  # (N,), which sequence
     experts: int
 
     def counts(self, mask: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:
@@ -57,6 +58,14 @@ class Routing:
     def work(self, mask: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.float64]:
         """How much weight each expert had in all, (L, E)."""
         return self._summed(mask, self.weights)
+
+    def counts_by_text(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """The counts of a mask of each text by itself, (texts, L, E); texts without a token of it are left out."""
+        which, at = np.unique(self.text[mask], return_inverse=True)
+        chosen, layers = self.chosen[mask].astype(np.int64), self.chosen.shape[1]
+        place = (at[:, None, None] * layers + np.arange(layers)[None, :, None]) * self.experts + chosen
+        flat = np.bincount(place.ravel(), minlength=len(which) * layers * self.experts)
+        return flat.reshape(len(which), layers, self.experts).astype(float)
 
     def _summed(self, mask: npt.NDArray[np.bool_] | None, weights: F32 | None) -> npt.NDArray[np.float64]:
         pick = slice(None) if mask is None else mask
@@ -112,6 +121,7 @@ def routing(
             "weights": w, "entropy": _entropy(p), "entropy_chosen": _entropy(w), "first": w[..., 0],
             "margin": ordered[..., k - 1] - ordered[..., min(k, experts - 1)], "rms": np.sqrt((y**2).mean(-1)),
             "channel": _labels(s), "effort": np.full(len(y), s.effort), "domain": np.full(len(y), s.domain),
+            "text": np.full(len(y), n),
         }  # fmt: skip
         if other is not None:
             theirs = _chosen(logits_of(other, s.ids), k)
