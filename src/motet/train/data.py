@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 EFFORT_SHARES: Mapping[Effort, float] = {"low": 0.2, "medium": 0.35, "high": 0.45}
 ROUND = 64  # padded lengths are multiples of this: each new shape costs a compiled primitive
+SHORTEST = 256  # rows shorter than this pack badly
 _INSTRUCTIONS = ("You are a helpful assistant.", "Answer the question.", "Be brief.", "You are a calculator.",
                  "Help the user.", "Answer politely.", "Be helpful and exact.")  # fmt: skip
 
@@ -206,10 +207,9 @@ class Chunk:
 def batch(
     data: Mapping[str, float], encoding: Encoding, seed: str, tokens: int, chunks: int, longest: int
 ) -> list[Chunk]:
-    """A training batch of at least `tokens` ids, packed, in about `chunks` passes of one size.
+    """A training batch of at least `tokens` ids in about `chunks` passes; documents beyond `longest` ids are left out.
 
-    Documents beyond `longest` ids are left out; those of half of it have rows of their own, because attention
-    costs a row's length at every position. `seed` names the batch: run, stage and step.
+    `seed` names the batch: run, stage and step.
     """
     rng = random.Random(seed)
     rows: list[Row] = []
@@ -219,11 +219,24 @@ def batch(
         if len(drawn.ids) <= longest:
             rows.append(drawn)
             total += len(drawn.ids)
+    return passes(rows, chunks, longest)
+
+
+def passes(rows: Sequence[Row], chunks: int, longest: int) -> list[Chunk]:
+    """Documents packed into rows, in about `chunks` passes of one size.
+
+    Those of half of `longest` ids, a quarter and so on have rows of their own down to SHORTEST, because attention costs
+    a row's length at every position.
+    """
+    most = sum(len(r.ids) for r in rows) // chunks + longest
+    widths = [longest]
+    while widths[-1] // 2 >= SHORTEST:
+        widths.append(widths[-1] // 2)
     out: list[Chunk] = []
-    for width, above in ((longest, longest // 2), (longest // 2, 0)):
+    for width, above in zip(widths, [*widths[1:], 0], strict=True):
         bins = pack([r for r in rows if above < len(r.ids) <= width], width)
-        passes = max(1, -(-len(bins) * width * chunks // (tokens + longest)))
-        each = max(1, -(-len(bins) // passes))
+        count = max(1, -(-len(bins) * width // most))
+        each = max(1, -(-len(bins) // count))
         out += [collate(bins[i : i + each]) for i in range(0, len(bins), each)]
     return out
 

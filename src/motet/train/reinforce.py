@@ -21,7 +21,7 @@ from motet.harmony.render import has_functions
 from motet.reference import Reference, Routing
 from motet.tasks import EFFORTS, Example
 from motet.tasks.desk import Desk
-from motet.train.data import Chunk, Question, Row, collate, draw, pack, prompt_ids
+from motet.train.data import Chunk, Question, Row, draw, passes, prompt_ids
 from motet.train.quantize import seen
 from motet.train.recipe import Reinforce
 from motet.train.reward import Judged, Outcome, judge
@@ -110,9 +110,7 @@ def to_row(r: Rollout) -> Row:
 
 def _learn(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
     settings = cast(Reinforce, run.settings)
-    bins = pack(rows, settings.longest)
-    each = -(-len(bins) // settings.chunks)
-    chunks = [collate(bins[i : i + each]) for i in range(0, len(bins), each)]
+    chunks = passes(rows, settings.chunks, settings.longest)
     chosen, real = sum(c.target.numel() for c in chunks), sum(int(c.real.sum()) for c in chunks)
     entropy = drift = 0.0
     loads: list[Tensor] = []

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 
 from motet.errors import UsageError
+from motet.reference import Reference
 from motet.tasks import TASKS
 from motet.train.curve import draw_curves
 from motet.train.data import source
@@ -77,8 +78,9 @@ def accept(run: Run) -> dict[str, Any]:
 
     After pretraining on the world: which of its facts are known, those the filter keeps out and the others.
 
-    After a stage with quantised experts three models are measured on the same questions: the one it began with, that one
-    rounded to MXFP4 afterwards, and the trained one as it will be stored.
+    After the first stage with quantised experts three models are measured on the same questions: the one it began with,
+    that one rounded to MXFP4 afterwards, and the trained one as it will be stored. After a stage of reinforcement, the
+    one it began with and the one it made.
     """
     settings = run.settings
     if {"world", "unfiltered"} & set(getattr(settings, "data", {})):
@@ -101,17 +103,24 @@ def accept(run: Run) -> dict[str, Any]:
     def measured(model: Seen) -> dict[str, Any]:
         return means(evaluate(model, run.encoding, tasks, settings.questions, run.recipe.seed, longest, 1.0))
 
-    if not settings.quantize:
-        return measured(Seen.of(run.model, run.dtype, False))
+    def stored(model: Reference) -> dict[str, Any]:
+        return measured(Seen.of(stored_model(model), run.dtype, False))
+
     names = list(run.recipe.stages)
+    previous = names[names.index(run.stage) - 1] if names.index(run.stage) else None
+    if previous is None or not (settings.quantize or isinstance(settings, Reinforce)):
+        return measured(Seen.of(run.model, run.dtype, False))
     before = fast_model(run.model.config)
-    before.load_state_dict(
-        finished_weights(run.recipe, run.folder, names[names.index(run.stage) - 1])["model"]
-    )
+    before.load_state_dict(finished_weights(run.recipe, run.folder, previous)["model"])
+    if not settings.quantize:
+        return {"before": measured(Seen.of(before, run.dtype, False)),
+                "after": measured(Seen.of(run.model, run.dtype, False))}  # fmt: skip
+    if run.recipe.stages[previous].quantize:
+        return {"before": stored(before), "after": stored(run.model)}
     return {
         "before": measured(Seen.of(before, run.dtype, False)),
-        "rounded_after": measured(Seen.of(stored_model(before), run.dtype, False)),
-        "trained_in_mxfp4": measured(Seen.of(stored_model(run.model), run.dtype, False)),
+        "rounded_after": stored(before),
+        "trained_in_mxfp4": stored(run.model),
     }
 
 
