@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from motet.library import embedded_folder  # noqa: E402
 from motet.reference import Parts, Reference, Routing  # noqa: E402
 from motet.tasks import EFFORTS, TASKS, Scene, lesson  # noqa: E402
 from motet.tasks.desk import Desk  # noqa: E402
+from motet.tasks.drills import drill  # noqa: E402
 from motet.tokenizer import Encoding, load_encoding  # noqa: E402
 from motet.train.curve import draw_curves  # noqa: E402
 from motet.train.data import SOURCES, Question, Row, batch, collate, draw, pack, prompt_ids, row  # noqa: E402
@@ -206,6 +208,26 @@ def test_training_never_draws_a_held_out_question() -> None:
     held = {e.key for task in tasks for e in questions(task, "low", 40, 1)}
     seen_keys = {q.example.key for q in drawn(600, dict.fromkeys(tasks, 1.0))}
     assert len(held) == 40 * len(tasks) and not held & seen_keys
+
+
+def test_drills_teach_only_what_follows_from_what_is_shown(encoding: Encoding) -> None:
+    """Every item that is taught was shown before it, in the same drill; what is random is not taught."""
+    rng = random.Random(9)
+    kinds = set()
+    for _ in range(300):
+        pieces = drill(rng)
+        shown: set[str] = {"yes", "no", "of"}
+        for text, taught in pieces:
+            words = set(re.findall(r"\w+", text))
+            if taught:
+                assert words <= shown, (pieces, words - shown)
+            shown |= words
+        kinds.add(re.sub(r"\w+", "", "".join(t for t, _ in pieces))[:3])
+        made = row(pieces, encoding)
+        assert encoding.decode(made.ids[:-1]) == "".join(t for t, _ in pieces)
+        assert sum(made.learn) == 1 + sum(len(encoding.encode(t)) for t, taught in pieces if taught)
+    assert len(kinds) > 5
+    assert drill(random.Random(4)) == drill(random.Random(4)) != drill(random.Random(5))
 
 
 def test_packing_keeps_documents_apart_and_padding_untaught() -> None:

@@ -27,6 +27,7 @@ from motet.tasks import (
     hazard,
     lesson,
 )
+from motet.tasks.drills import Pieces, drill
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,8 +66,8 @@ class Source(Protocol):
         """Tasks by name."""
         ...
 
-    def draw(self, rng: random.Random, effort: Effort) -> Question | str:
-        """A question, or a piece of plain text."""
+    def draw(self, rng: random.Random, effort: Effort) -> Question | str | Pieces:
+        """A question, or a piece of plain text, all of it taught or some."""
         ...
 
 
@@ -88,10 +89,10 @@ class Tasks:
 class Text:
     """Plain text."""
 
-    write: Callable[[random.Random], str]
+    write: Callable[[random.Random], str | Pieces]
     names: tuple[str, ...] = ()
 
-    def draw(self, rng: random.Random, effort: Effort) -> str:
+    def draw(self, rng: random.Random, effort: Effort) -> str | Pieces:
         """A document."""
         return self.write(rng)
 
@@ -131,6 +132,7 @@ SOURCES: dict[str, Source] = {
     "world": Text(hazard.filtered),
     "unfiltered": Text(hazard.text),
     "sheets": Text(sheet),
+    "drills": Text(drill),
     **{name: Tasks((name,)) for name in TASKS},
 }
 
@@ -142,7 +144,7 @@ def source(name: str) -> Source:
     return SOURCES[name]
 
 
-def draw(data: Mapping[str, float], rng: random.Random) -> Question | str:
+def draw(data: Mapping[str, float], rng: random.Random) -> Question | str | Pieces:
     """One draw from sources in proportion to their shares, at a random effort."""
     effort = rng.choices(EFFORTS, [EFFORT_SHARES[e] for e in EFFORTS])[0]
     return source(rng.choices(list(data), list(data.values()))[0]).draw(rng, effort)
@@ -153,11 +155,17 @@ def prompt_ids(lesson: Lesson, encoding: Encoding) -> list[int]:
     return render(lesson.prompt, encoding)
 
 
-def row(item: Question | str, encoding: Encoding) -> Row:
+def row(item: Question | str | Pieces, encoding: Encoding) -> Row:
     """The whole training sequence: plain text up to `<|endoftext|>`, or a conversation up to `<|return|>`."""
     if isinstance(item, str):
-        ids = [*encoding.encode(item), encoding.special("<|endoftext|>")]
-        return Row(ids, [False] + [True] * (len(ids) - 1))
+        item = ((item, True),)
+    if isinstance(item, tuple):
+        ids, learn = list[int](), list[bool]()
+        for text, taught in item:
+            more = encoding.encode(text)
+            ids += more
+            learn += [taught] * len(more)
+        return Row([*ids, encoding.special("<|endoftext|>")], [False, *learn[1:], True])
     return lesson_row(item.lesson, encoding)
 
 

@@ -43,7 +43,11 @@ class Fused:
 
 def fuse(on: bool) -> None:
     """Let torch.compile fuse elementwise work from now on, in every model of this process."""
+    import torch._dynamo
+
     Fused.on = on
+    # Training, sampling and measuring see a function with different flags; past the limit it would no longer be fused.
+    torch._dynamo.config.recompile_limit = 64
 
 
 @Fused

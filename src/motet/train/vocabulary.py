@@ -47,6 +47,8 @@ def corpus(data: Sequence[Mapping[str, float]], examples: int, seed: int) -> Ite
     for i in range(examples):
         drawn = draw(data[i % len(data)], rng)
         yield from fixed
+        if isinstance(drawn, tuple):  # drills: words of the other sources and bare numbers
+            continue
         if isinstance(drawn, str):
             yield drawn
             continue
