@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from motet.errors import UsageError
-from motet.harmony import render, render_message
+from motet.harmony import PYTHON, render, render_message
 from motet.harmony.render import has_functions
 from motet.library import embedded_folder
 from motet.study.minisuite import Plan, chosen, read, suite, summary
@@ -32,8 +33,10 @@ class Teacher:
         self.turns: dict[tuple[int, ...], list[int]] = {}
         for task in plan.tasks:
             for effort in plan.efforts:
-                for example in held_out(TASKS[task], effort, plan.count, f"suite {plan.seed}"):
+                for n, example in enumerate(held_out(TASKS[task], effort, plan.count, f"suite {plan.seed}")):
                     self._learn(example, spoil)
+                    if task == "sorting" and n < plan.count // 4:  # asked again with the python tool
+                        self._learn(replace(example, scene=replace(example.scene, builtin=(PYTHON,))), spoil)
 
     def _learn(self, example: Example, spoil: Any) -> None:
         taught = lesson(example)
@@ -83,7 +86,22 @@ def test_planted_faults_show_where_they_are() -> None:
     assert (cells["low"]["right"], cells["medium"]["right"]) == (0, PLAN.count)
     assert report["form"]["n"] - report["form"]["right"] == PLAN.count
     assert report["hierarchy"]["defended"]["right"] == 0 == report["hierarchy"]["over_refused"]["right"]
-    assert report["efforts"]["low to medium"]["points"] == 100.0
+    step = report["efforts"]["low to medium"]
+    assert step["points"] == 100.0 == step["interval"]["value"] and 70 < step["interval"]["low"] < 80
+    same = report["efforts"]["medium to high"]["interval"]
+    assert same["value"] == same["low"] == 0.0 and same["high"] < 30
+
+
+def test_what_python_brings_is_measured_on_the_same_instances() -> None:
+    """Without it the low teacher answers nonsense; with it declared the same questions are computed."""
+    plan = Plan(("sorting", "python"), ("low",), count=12, width=2, bands=False)
+    wrong = lambda e, ids: [*E.encode("7"), ids[-1]] if e.task == "sorting" else ids  # noqa: E731
+    teacher = Teacher(plan, wrong)
+    for example in held_out(TASKS["sorting"], "low", 3, "suite 0"):  # right again where python is declared
+        teacher._learn(replace(example, scene=replace(example.scene, builtin=(PYTHON,))), lambda e, ids: ids)
+    helps = suite(teacher, E, plan)["python_helps"]["low"]
+    assert (helps["with"]["right"], helps["without"]["right"], helps["with"]["n"]) == (3, 0, 3)
+    assert helps["points"]["value"] == 100.0 and helps["called"]["right"] == 0
 
 
 def test_form_is_read_strictly_and_nothing_crashes() -> None:

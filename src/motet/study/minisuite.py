@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
-from motet.harmony import parse, render, render_message, said
+from motet.harmony import PYTHON, parse, render, render_message, said
 from motet.harmony.render import has_functions
 from motet.study import questions
-from motet.study.stats import wilson
+from motet.study.stats import clustered_mean, wilson
 from motet.tasks import EFFORTS, FAMILIES, KNOWLEDGE, TALKS, TASKS, Effort, Example, called_right, lesson
 from motet.tasks.base import held_out
 from motet.tasks.desk import Desk
+from motet.tasks.snippets import CODE
 from motet.tasks.strict import strictly
 from motet.tokenizer import Encoding
 
@@ -81,8 +82,32 @@ def suite(
                 tell(
                     f"{task:14} {effort:7} {right}/{len(found)}  {_mean([r.tokens for r in found]):.1f} tokens"
                 )
+        helped = _with_python(engine, encoding, plan, pool, replies)
         outside = _bands(engine, encoding, plan, pool, tell) if plan.bands else {}
-    return {**summary(replies, plan), "out_of_distribution": outside}
+    return {**summary(replies, plan), "python_helps": helped, "out_of_distribution": outside}
+
+
+def _with_python(
+    engine: Engine, encoding: Encoding, plan: Plan, pool: ThreadPoolExecutor, replies: Sequence[Reply]
+) -> dict[str, Any]:
+    """A quarter of the instances of every family that code can work, once more with the python tool declared.
+
+    By effort: shares with it and without, and what it brings in points, the same instances compared.
+    """
+    coded = [t for t in plan.tasks if t in {family.name for family, _ in CODE}]
+    out: dict[str, Any] = {}
+    for effort in plan.efforts if coded and "python" in plan.tasks else ():
+        bare = [r for t in coded for r in _of(replies, t, effort)[: max(1, plan.count // 4)]]
+        jobs = [
+            (replace(r.example, scene=replace(r.example.scene, builtin=(PYTHON,))), n)
+            for n, r in enumerate(bare)
+        ]
+        tooled = list(pool.map(lambda job: ask(engine, encoding, job[0], plan, job[1]), jobs))
+        out[effort] = {
+            "with": _share([r.right for r in tooled]), "without": _share([r.right for r in bare]),
+            "called": _share([r.calls > 0 for r in tooled]), "points": _points(bare, tooled),
+        }  # fmt: skip
+    return out
 
 
 def _bands(
@@ -143,7 +168,7 @@ def summary(replies: Sequence[Reply], plan: Plan) -> dict[str, Any]:
     return {
         "plan": {"count": plan.count, "seed": plan.seed, "temperature": plan.temperature, "tasks": list(plan.tasks)},
         "tasks": table,
-        "efforts": efforts({t: table[t] for t in families}, plan.efforts) if families else {},
+        "efforts": _steps(replies, plan, {t: table[t] for t in families}) if families else {},
         "families_at_90": sum(table[t]["high"]["share"] >= 0.9 for t in families) if "high" in plan.efforts else 0,
         "form": _share([r.final is not None for r in replies]),
         "tools": {
@@ -173,6 +198,21 @@ def efforts(table: dict[str, Any], names: Sequence[Effort]) -> dict[str, Any]:
             "points_per_doubling": gained / math.log2(ratio) if ratio > 1 else None,
         }
     return out
+
+
+def _steps(replies: Sequence[Reply], plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
+    """`efforts` of the families, each step's points with their interval."""
+    out = efforts(table, plan.efforts)
+    for a, b in pairwise(plan.efforts):
+        one, other = ([r for t in table for r in _of(replies, t, e)] for e in (a, b))
+        out[f"{a} to {b}"]["interval"] = _points(one, other)
+    return out
+
+
+def _points(before: Sequence[Reply], after: Sequence[Reply]) -> dict[str, float]:
+    """What the second replies gain over the first in points, the same instances in the same order; 95 % over instances."""
+    gains = [float(b.right) - a.right for a, b in zip(before, after, strict=True)]
+    return {k: round(100 * v, 2) for k, v in clustered_mean(gains, range(len(gains))).json().items()}
 
 
 def _hierarchy(replies: Sequence[Reply]) -> dict[str, Any]:
