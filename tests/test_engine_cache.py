@@ -219,6 +219,11 @@ def test_random_schedules_give_the_plain_tokens_and_leave_nothing(
     )  # fmt: skip
 
 
+def test_one_that_must_run_alone_and_has_no_memory_lets_the_others_go_on() -> None:
+    """The last in line is to run by itself after a step that failed; those before it hold all pages and wait for it."""
+    chaos(829, 14, max_batch=4, prefill_chunk=64, kv_memory=20 * PAGE_BYTES, prefix_cache=True, record_routes=True)  # fmt: skip
+
+
 def test_speculation_changes_nothing_but_the_steps() -> None:
     model = ToyModel(context=1000, memory=1, spread=9)
     for params in (SamplingParams(temperature=0, max_tokens=300), SamplingParams(seed=5, max_tokens=300)):

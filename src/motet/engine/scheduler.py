@@ -116,8 +116,8 @@ class Scheduler:
         self.full = True
 
     def suspect(self) -> Sequence | None:
-        """The next sequence that has to run by itself, after a step that failed."""
-        return next((s for s in self.running if s.alone), None)
+        """The next sequence that has to run by itself, after a step that failed: the most urgent, which may take the others' memory."""
+        return min((s for s in self.running if s.alone), key=lambda s: s.rank, default=None)
 
     def decoding(self) -> list[Work]:
         """Everyone with one id to run, the most urgent first."""

@@ -162,10 +162,19 @@ class Worker:
         decoding = self.scheduler.decoding()
         if suspect is not None:
             decoding = [item for item in decoding if item.sequence is suspect and self._pass is None]
+        steps = self.steps
         if decoding:
             self._decode(decoding)
         if self._pass is None:
-            self._begin(suspect, beside=bool(decoding))
+            self._begin(None if suspect is None else [suspect], beside=bool(decoding))
+        if suspect is not None and self._pass is None and self.steps == steps:
+            # It waits for memory of those before it, who would wait for it in turn: they go on without it.
+            innocent = [s for s in self.scheduler.running if not s.alone]
+            decoding = [item for item in self.scheduler.decoding() if item.sequence in innocent]
+            if decoding:
+                self._decode(decoding)
+            if self._pass is None:
+                self._begin(innocent, beside=bool(decoding))
         if self._pass is not None:
             self._continue(self._decode_s * BESIDE if decoding else PAUSE)
 
@@ -199,11 +208,11 @@ class Worker:
         drafts = list(sequence.forced)[:room] or sequence.drafter.draft(sequence.ids, price, room)
         return Work(sequence, 1, tuple(drafts)) if drafts else item
 
-    def _begin(self, suspect: Sequence | None, beside: bool) -> None:
-        """Starts the next pass of prompts."""
+    def _begin(self, among: list[Sequence] | None, beside: bool) -> None:
+        """Starts the next pass of prompts, of all who run or of some."""
         left, chunk = self._different(), self._chunk(beside)
-        if suspect is not None:
-            left = [suspect] if suspect.pending > 1 else []
+        if among is not None:
+            left = [s for s in among if s.pending > 1]
         work = self._room(self.scheduler.prompts(left, chunk))
         if not work and left:
             # Whose turn it was cannot have the memory; the most urgent can, or nobody would ever go on.
