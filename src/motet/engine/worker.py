@@ -158,25 +158,26 @@ class Worker:
         """One token for those who decode, then some of the pass that prompts are in."""
         for sequence in self.scheduler.admit():
             self._attach(sequence)
-        suspect = self.scheduler.suspect()
-        decoding = self.scheduler.decoding()
-        if suspect is not None:
-            decoding = [item for item in decoding if item.sequence is suspect and self._pass is None]
-        steps = self.steps
+        suspect, beside = self.scheduler.suspect(), False
+        if suspect is None:
+            beside = self._advance(None)
+        elif self._pass is None:
+            steps = self.steps
+            beside = self._advance([suspect])
+            if self._pass is None and self.steps == steps:
+                # It waits for memory of those before it, who would wait for it in turn: they go on without it.
+                beside = self._advance([s for s in self.scheduler.running if not s.alone])
+        if self._pass is not None:
+            self._continue(self._decode_s * BESIDE if beside else PAUSE)
+
+    def _advance(self, among: list[Sequence] | None) -> bool:
+        """A token for those who decode, and a pass of prompts where there is none: of all who run or of some. Whether anyone decodes."""
+        decoding = [item for item in self.scheduler.decoding() if among is None or item.sequence in among]
         if decoding:
             self._decode(decoding)
         if self._pass is None:
-            self._begin(None if suspect is None else [suspect], beside=bool(decoding))
-        if suspect is not None and self._pass is None and self.steps == steps:
-            # It waits for memory of those before it, who would wait for it in turn: they go on without it.
-            innocent = [s for s in self.scheduler.running if not s.alone]
-            decoding = [item for item in self.scheduler.decoding() if item.sequence in innocent]
-            if decoding:
-                self._decode(decoding)
-            if self._pass is None:
-                self._begin(innocent, beside=bool(decoding))
-        if self._pass is not None:
-            self._continue(self._decode_s * BESIDE if decoding else PAUSE)
+            self._begin(among, beside=bool(decoding))
+        return bool(decoding)
 
     def _attach(self, sequence: Sequence) -> None:
         self.memory.attach(sequence)

@@ -19,7 +19,7 @@ from motet.server.auth import Key
 from motet.server.errors import ApiError
 from motet.server.files import FOLDER, File
 from motet.server.host import Host
-from motet.server.routes import key_of, page_of
+from motet.server.routes import Page, key_of, page_of
 
 # A file is whatever the code made of it, so that no browser may show it in the name of this server.
 _INERT = {
@@ -33,14 +33,8 @@ _BYTES: dict[int | str, Any] = {
 }
 
 
-class FileList(BaseModel):
+class FileList(Page[FileRetrieveResponse]):
     """A page of files."""
-
-    object: Literal["list"] = "list"
-    data: list[FileRetrieveResponse]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class FileGone(BaseModel):

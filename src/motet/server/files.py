@@ -20,6 +20,7 @@ _T = sa.Table(
     *(sa.Column(n, sa.Text) for n in ("id", "response", "owner", "container", "name", "mime")),
     sa.Column("size", sa.Integer), sa.Column("created_at", sa.Float), sa.Column("data", sa.LargeBinary),
 )  # fmt: skip
+_BARE = [_T.c[n] for n in ("id", "container", "name", "mime", "size", "created_at")]
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,13 @@ def insert(c: sa.Connection, response: str, owner: str, files: Sequence[File], m
 
 def listed(c: sa.Connection, container: str, owner: str) -> list[File]:
     """Those of a container, oldest first, without their bytes."""
-    columns = [_T.c[n] for n in ("id", "container", "name", "mime", "size", "created_at")]
-    asked = sa.select(*columns).where(_of(container, owner)).order_by(_T.c.created_at, _T.c.id)
+    asked = sa.select(*_BARE).where(_of(container, owner)).order_by(_T.c.created_at, _T.c.id)
     return [File(**r._mapping) for r in c.execute(asked)]
 
 
 def found(c: sa.Connection, id: str, container: str, owner: str) -> File | None:
     """One, with its bytes."""
-    columns = [_T.c[n] for n in ("id", "container", "name", "mime", "size", "created_at", "data")]
-    row = c.execute(sa.select(*columns).where(_of(container, owner) & (_T.c.id == id))).first()
+    row = c.execute(sa.select(*_BARE, _T.c.data).where(_of(container, owner) & (_T.c.id == id))).first()
     return None if row is None else File(**row._mapping)
 
 

@@ -63,10 +63,9 @@ async def read(host: Host, items: Sequence[Json], key: Key) -> list[Said]:
 
 
 def _meant(host: Host, id: Any, path: str, key: Key) -> list[Said]:
-    record = host.store.find(response_of(id), key.name) if host.store and isinstance(id, str) else None
+    record, shown = _shown(host, id, key)
     if record is not None:
-        shown: Json = next((i for i in record.response["output"] if i.get("id") == id), {})
-        if (said := host.vault.open(key.name, shown.get("encrypted_content"))) is not None:
+        if (said := host.vault.open(key.name, (shown or {}).get("encrypted_content"))) is not None:
             return said
         for item, ids in zip(record.output, record.ids, strict=True):
             if item["id"] == id:
@@ -79,12 +78,18 @@ async def seen(host: Host, items: Sequence[Json], key: Key) -> list[Json]:
     """Input items as their caller may read them: for a reference what was shown of its item, if that is still there."""
     out = []
     for item in items:
-        id, record = item.get("id"), None
-        if item.get("type") == "item_reference" and host.store is not None and isinstance(id, str):
-            record = await asyncio.to_thread(host.store.find, response_of(id), key.name)
-        shown = record.response["output"] if record else ()
-        out.append(next((i for i in shown if i.get("id") == id), item))
+        shown = None
+        if item.get("type") == "item_reference":
+            _, shown = await asyncio.to_thread(_shown, host, item.get("id"), key)
+        out.append(item if shown is None else shown)
     return out
+
+
+def _shown(host: Host, id: Any, key: Key) -> tuple[Record | None, Json | None]:
+    """The stored response that an item is of, and the item as its caller saw it; None for what is not there."""
+    record = host.store.find(response_of(id), key.name) if host.store and isinstance(id, str) else None
+    output = record.response["output"] if record else ()
+    return record, next((i for i in output if i.get("id") == id), None)
 
 
 def _opened(host: Host, item: Json, path: str, key: Key) -> list[Said]:

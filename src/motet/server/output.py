@@ -154,17 +154,19 @@ class Output:
         """An item that holds what its caller may not read, nothing else being there to hold it."""
         if self._seal is None or not hidden:
             return []
-        item: Json = {"id": self._id("rs"), "type": "reasoning", "summary": [], "status": "in_progress"}
-        self._add(item)
-        added = self._event("output_item.added", item=_copy(item))
+        item, added = self._thinking()
         item["encrypted_content"], item["status"] = self._seal(hidden), "completed"
         return [added, self._event("output_item.done", item=_copy(item))]
 
-    def summarised(self, summary: Summary, hidden: Sequence[Said] = ()) -> list[Json]:
-        """An item with a summary of thinking, and the thinking itself sealed."""
+    def _thinking(self) -> tuple[Json, Json]:
+        """An item of thinking nothing of which is shown as it is, and the event that adds it."""
         item: Json = {"id": self._id("rs"), "type": "reasoning", "summary": [], "status": "in_progress"}
         self._add(item)
-        added = self._event("output_item.added", item=_copy(item))
+        return item, self._event("output_item.added", item=_copy(item))
+
+    def summarised(self, summary: Summary, hidden: Sequence[Said] = ()) -> list[Json]:
+        """An item with a summary of thinking, and the thinking itself sealed."""
+        item, added = self._thinking()
         part = {"type": "summary_text", "text": summary.text}
         where = {"item_id": item["id"], "summary_index": 0}
         item["summary"], item["status"] = [part], "completed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from fastapi import FastAPI, Query, Request
 from openai.types.chat import ChatCompletion
@@ -38,14 +38,18 @@ _EVENTS = {
 }  # as OpenAPI 3.2 says it: one event after the other
 
 
-class ItemList(BaseModel):
-    """A page of items."""
+class Page(BaseModel, Generic[T]):
+    """A page of a list."""
 
     object: Literal["list"] = "list"
-    data: list[Json]
+    data: list[T]
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class ItemList(Page[Json]):
+    """A page of items."""
 
 
 class Deleted(BaseModel):

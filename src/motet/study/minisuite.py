@@ -75,8 +75,7 @@ def suite(
         for task in plan.tasks:
             for effort in plan.efforts:
                 asked = held_out(TASKS[task], effort, plan.count, f"suite {plan.seed}")
-                jobs = [(e, n) for n, e in enumerate(asked)]
-                found = list(pool.map(lambda job: ask(engine, encoding, job[0], plan, job[1]), jobs))
+                found = _asked(engine, encoding, plan, pool, asked)
                 replies += found
                 right = sum(r.right for r in found)
                 tell(
@@ -98,11 +97,8 @@ def _with_python(
     out: dict[str, Any] = {}
     for effort in plan.efforts if coded and "python" in plan.tasks else ():
         bare = [r for t in coded for r in _of(replies, t, effort)[: max(1, plan.count // 4)]]
-        jobs = [
-            (replace(r.example, scene=replace(r.example.scene, builtin=(PYTHON,))), n)
-            for n, r in enumerate(bare)
-        ]
-        tooled = list(pool.map(lambda job: ask(engine, encoding, job[0], plan, job[1]), jobs))
+        declared = [replace(r.example, scene=replace(r.example.scene, builtin=(PYTHON,))) for r in bare]
+        tooled = _asked(engine, encoding, plan, pool, declared)
         out[effort] = {
             "with": _share([r.right for r in tooled]), "without": _share([r.right for r in bare]),
             "called": _share([r.calls > 0 for r in tooled]), "points": _points(bare, tooled),
@@ -123,11 +119,18 @@ def _bands(
             family = FAMILIES[task]
             asked = [family.example(random.Random(f"suite {plan.seed} {band} {task} {i}"), "high", "test", band=band)
                      for i in range(max(1, plan.count // 2))]  # fmt: skip
-            jobs = [(e, n) for n, e in enumerate(asked)]
-            found = list(pool.map(lambda job: ask(engine, encoding, job[0], plan, job[1]), jobs))
+            found = _asked(engine, encoding, plan, pool, asked)
             out.setdefault(band, {})[task] = _share([r.right for r in found])
             tell(f"{task:14} {band:7} {sum(r.right for r in found)}/{len(found)}")
     return out
+
+
+def _asked(
+    engine: Engine, encoding: Encoding, plan: Plan, pool: ThreadPoolExecutor, examples: Sequence[Example]
+) -> list[Reply]:
+    """A reply to each, in their order; its number seeds it."""
+    jobs = enumerate(examples)
+    return list(pool.map(lambda job: ask(engine, encoding, job[1], plan, job[0]), jobs))
 
 
 def ask(engine: Engine, encoding: Encoding, example: Example, plan: Plan, number: int) -> Reply:

@@ -31,8 +31,8 @@ class Planted:
     trace: Callable[[Trace, Encoding], Trace] | None = None
 
 
-class _Forgetful:
-    """A python tool that starts anew for every call."""
+class _Doctored:
+    """A python tool with a fault in its calls."""
 
     def __init__(self, inner: Tool) -> None:
         self.inner = inner
@@ -42,34 +42,31 @@ class _Forgetful:
         return self.inner.namespace
 
     def call(self, recipient: str, content: str) -> str | Answer:
-        said = self.inner.call(recipient, content)
-        self.close()
-        return said
+        return self.inner.call(recipient, content)
 
     def close(self) -> None:
         self.inner.close()  # type: ignore[attr-defined]
 
 
-class _Pretending:
-    """A python tool that says after each call that its variables are gone, and keeps them."""
-
-    def __init__(self, inner: Tool) -> None:
-        self.inner = inner
-
-    @property
-    def namespace(self) -> Namespace:
-        return self.inner.namespace
+class _Forgetful(_Doctored):
+    """Starts anew for every call."""
 
     def call(self, recipient: str, content: str) -> str | Answer:
-        said = self.inner.call(recipient, content)
+        said = super().call(recipient, content)
+        self.close()
+        return said
+
+
+class _Pretending(_Doctored):
+    """Says after each call that its variables are gone, and keeps them."""
+
+    def call(self, recipient: str, content: str) -> str | Answer:
+        said = super().call(recipient, content)
         if "xs = " not in content:
             return said
         return (
             "[ERROR] The kernel died (SIGKILL). All variables are lost; files in /mnt/data are still there."
         )
-
-    def close(self) -> None:
-        self.inner.close()  # type: ignore[attr-defined]
 
 
 def _sub(pattern: str, to: str) -> Callable[[str], str]:

@@ -21,7 +21,7 @@ from motet.harmony import Conversation, Delta, Event, Message, MessageEnd, Messa
 from motet.study.planted import PLANTED, Planted, spoil
 from motet.study.scenarios import SCENARIOS, Scenario
 from motet.study.scripted import ScriptedEngine
-from motet.study.spans import Checked, Fault, Stretch, check
+from motet.study.spans import Fault, Stretch, check
 from motet.tools import Tool
 from motet.tools.browser import BrowserTool
 from motet.turn import Streams, TurnLimits, declare, run_turn
@@ -137,19 +137,33 @@ def toolcheck(
     seed: int = 0,
 ) -> Report:
     """Holds every conversation `attempts` times. `engine` None: the scripted policy; `defect` plants one of PLANTED in it."""
-    if unknown := [n for n in only if n not in {s.name for s in SCENARIOS}]:
-        raise UsageError(f"There is no scenario {unknown[0]!r}; use {', '.join(s.name for s in SCENARIOS)}.")
+    among = scenarios(only)
     planted = _planted(defect, engine)
-    chosen = [
-        s
-        for s in SCENARIOS
-        if (not only or s.name in only) and (planted is None or s.name == planted.scenario)
-    ]
     out: list[Attempt] = []
-    for scenario in chosen:
+    for scenario in (s for s in among if planted is None or s.name == planted.scenario):
         for n in range(attempts):
             out.append(_attempt(scenario, engine, encoding, planted, effort, max_tokens, seed + n))
     return Report(tuple(out))
+
+
+def scenarios(only: Sequence[str]) -> list[Scenario]:
+    """Those of these names, or all. UsageError for a name that none has."""
+    names = [s.name for s in SCENARIOS]
+    if unknown := [n for n in only if n not in names]:
+        raise UsageError(f"There is no scenario {unknown[0]!r}; use {', '.join(names)}.")
+    return [s for s in SCENARIOS if not only or s.name in only]
+
+
+def marks(
+    scenario: Scenario, calls: Sequence[tuple[str | None, str]], finals: list[str], artefacts: int
+) -> tuple[bool, bool, bool]:
+    """Whether the tools, their arguments and the answers are right; a call is its declared tool, or None, and its content."""
+    wanted, targets = scenario.wanted, [t for t, _ in calls]
+    allowed = {*(w.recipient for w in wanted), *(_LOOKING if wanted else ())}
+    rest = iter(targets)  # the wanted ones in this order, others in between
+    tools = all(w.recipient in rest for w in wanted) and set(targets) <= allowed
+    arguments = all(any(t == w.recipient and w.right(a) for t, a in calls) for w in wanted)
+    return tools, arguments, scenario.grade(finals) and artefacts >= scenario.artefacts
 
 
 def _planted(defect: str | None, engine: Streams | None) -> Planted | None:
@@ -239,27 +253,14 @@ class _Held:
             else planted.trace(self.turns, self.encoding)
         )
         seen = check(turns, self.conversation.namespaces(), self.encoding)
-        wanted = self.scenario.wanted
-        allowed = {*(w.recipient for w in wanted), *(_LOOKING if wanted else ())}
-        tools_right = (
-            _matches(seen, [w.recipient for w in wanted]) and {c.target for c in seen.calls} <= allowed
-        )
-        arguments_right = all(
-            any(c.target == w.recipient and w.right(c.arguments) for c in seen.calls) for w in wanted
-        )
+        calls = [(c.target, c.arguments) for c in seen.calls]
+        tools_right, arguments_right, right = marks(self.scenario, calls, self.finals, self.artefacts)
         valid = all(c.valid for c in seen.calls)
-        right = self.scenario.grade(self.finals) and self.artefacts >= self.scenario.artefacts
         return Attempt(
             self.scenario.name, not seen.faults and tools_right and arguments_right and right, valid, tools_right,
             arguments_right, right, len(seen.calls), sum(c.target is None for c in seen.calls), seen.headers,
             tuple(seen.faults), tuple(self.finals),
         )  # fmt: skip
-
-
-def _matches(seen: Checked, wanted: Sequence[str]) -> bool:
-    """Whether the wanted tools are called in this order, others in between."""
-    rest = iter(c.target for c in seen.calls)
-    return all(w in rest for w in wanted)
 
 
 def messages_of(events: Sequence[Event]) -> list[Message]:

@@ -15,17 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from motet.errors import UsageError
 from motet.monitor.overlap import marked
-from motet.study.scenarios import SCENARIOS, Scenario
+from motet.study.scenarios import Scenario
 from motet.study.spans import Fault
 from motet.study.subject import Remote, explained, shown_of
-from motet.study.toolcheck import Attempt, Report
+from motet.study.toolcheck import Attempt, Report, marks, scenarios
 from motet.tools import Tool, ToolError
 from motet.tools.browser import BrowserTool
 
 CALLS = 16  # of one turn
-LOOKING = ("browser.search", "browser.open", "browser.find")  # more of them than wanted is no fault
 CODE = {"type": "object", "properties": {"code": {"type": "string"}}, "required": ["code"]}
 
 
@@ -33,12 +31,9 @@ def toolremote(
     client: Remote, *, attempts: int = 1, only: Sequence[str] = (), effort: str = "medium", max_tokens: int = 4096, seed: int = 0
 ) -> Report:  # fmt: skip
     """Holds every conversation `attempts` times. UserError when the server refuses or cannot be reached."""
-    names = [s.name for s in SCENARIOS]
-    if unknown := [n for n in only if n not in names]:
-        raise UsageError(f"There is no scenario {unknown[0]!r}; use {', '.join(names)}.")
     out = []
-    for scenario in SCENARIOS:
-        for n in range(attempts if not only or scenario.name in only else 0):
+    for scenario in scenarios(only):
+        for n in range(attempts):
             with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
                 tools = scenario.tools(Path(folder))
                 for tool in tools:
@@ -167,18 +162,13 @@ class _Held:
 
     def judged(self) -> Attempt:
         """Names, arguments and answers."""
-        wanted, targets = self.scenario.wanted, [t for t, _ in self.calls]
-        allowed = {*(w.recipient for w in wanted), *(LOOKING if wanted else ())}
-        rest = iter(targets)
-        tools_right = all(w.recipient in rest for w in wanted) and set(targets) <= allowed
-        arguments_right = all(any(t == w.recipient and w.right(a) for t, a in self.calls) for w in wanted)
-        right = self.scenario.grade(self.finals) and self.artefacts >= self.scenario.artefacts
+        tools_right, arguments_right, right = marks(self.scenario, self.calls, self.finals, self.artefacts)
         valid = not any(
             f.code in ("broken_json", "schema", "unknown_tool", "call_without_tools") for f in self.faults
         )
         return Attempt(
             self.scenario.name, not self.faults and tools_right and arguments_right and right, valid, tools_right, arguments_right,
-            right, len(self.calls), targets.count(None), 0, tuple(self.faults), tuple(self.finals),
+            right, len(self.calls), sum(t is None for t, _ in self.calls), 0, tuple(self.faults), tuple(self.finals),
         )  # fmt: skip
 
 

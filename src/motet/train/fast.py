@@ -8,7 +8,7 @@ called. Which of these is worth it was measured (bench/train.py); this file know
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -112,13 +112,19 @@ class Slots:
     order: Tensor
     groups: tuple[tuple[int, int, int, int], ...]
 
+    def cut(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """rows (M, a) by groups: (which of `order`, a view (experts, rows of each, a))."""
+        for expert, count, row, each in self.groups:
+            yield slice(expert, expert + count), rows[row : row + count * each].view(count, each, -1)
+
+    def of_choices(self, rows: Tensor) -> Tensor:
+        """rows (M, a) -> those of the choices, (N, k, a)."""
+        return rows[self.place.reshape(-1)].view(*self.place.shape, -1)
+
     def batched(self, rows: Tensor, matrices: Tensor, bias: Tensor | None = None) -> Tensor:
         """rows (M, a) times the matrices (E, a, b) of their experts, in `order`, plus bias (E, b): (M, b)."""
         out = rows.new_empty(len(rows), matrices.shape[-1])
-        for expert, count, row, each in self.groups:
-            mine = slice(expert, expert + count)
-            a = rows[row : row + count * each].view(count, each, -1)
-            b = out[row : row + count * each].view(count, each, -1)
+        for (mine, a), (_, b) in zip(self.cut(rows), self.cut(out), strict=True):
             if bias is None:
                 torch.bmm(a, matrices[mine], out=b)
             else:
@@ -128,17 +134,15 @@ class Slots:
     def outer(self, left: Tensor, right: Tensor) -> Tensor:
         """left (M, a) and right (M, b) -> sum over an expert's rows of left^T right, (E, a, b), experts as they were."""
         out = left.new_empty(len(self.order), left.shape[-1], right.shape[-1])
-        for expert, count, row, each in self.groups:
-            a, b = (t[row : row + count * each].view(count, each, -1) for t in (left, right))
-            out[self.order[expert : expert + count]] = torch.bmm(a.mT, b)
+        for (mine, a), (_, b) in zip(self.cut(left), self.cut(right), strict=True):
+            out[self.order[mine]] = torch.bmm(a.mT, b)
         return out
 
     def sums(self, rows: Tensor) -> Tensor:
         """The sum of an expert's rows (M, a), (E, a), experts as they were."""
         out = rows.new_empty(len(self.order), rows.shape[-1])
-        for expert, count, row, each in self.groups:
-            mine = rows[row : row + count * each].view(count, each, -1)
-            out[self.order[expert : expert + count]] = mine.sum(1)
+        for mine, a in self.cut(rows):
+            out[self.order[mine]] = a.sum(1)
         return out
 
 
@@ -185,7 +189,7 @@ class _Experts(torch.autograd.Function):
         y = at.batched(_act(h, share, alpha, limit), w2.mT)
         ctx.save_for_backward(rows, h, w1, w2, share)
         ctx.at, ctx.constants = at, (alpha, limit)
-        return cast(Tensor, _sum_choices(y[at.place.reshape(-1)].view(*at.place.shape, -1)))
+        return cast(Tensor, _sum_choices(at.of_choices(y)))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -193,9 +197,9 @@ class _Experts(torch.autograd.Function):
         at: Slots = ctx.at
         dy = _gather(grads[0], at.token)
         dh, dshare, a = _act_backward(h, share, at.batched(dy, w2), *ctx.constants)
-        dx = at.batched(dh, w1)[at.place.reshape(-1)].view(*at.place.shape, -1)
+        dx = _sum_choices(at.of_choices(at.batched(dh, w1)))
         dw1, dw2 = at.outer(dh, rows), at.outer(dy, a)
-        return _sum_choices(dx), dw1, at.sums(dh), dw2, dshare[at.place], None, None, None
+        return dx, dw1, at.sums(dh), dw2, dshare[at.place], None, None, None
 
 
 class FastNorm(RMSNorm):

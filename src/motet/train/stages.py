@@ -16,11 +16,10 @@ from motet.train.curve import draw_curves
 from motet.train.data import source
 from motet.train.evaluate import Score, evaluate, means, probe
 from motet.train.export import export, stored_model, write_card
-from motet.train.fast import fast_model
 from motet.train.recipe import Export, Recipe, Reinforce, Supervised
-from motet.train.reinforce import reinforce_step
+from motet.train.reinforce import first_model, reinforce_step
 from motet.train.rollout import Seen
-from motet.train.run import Report, Run, StepFunction, carry_on, finished_weights, log, open_stage, read_log
+from motet.train.run import Report, Run, StepFunction, carry_on, log, open_stage, read_log
 from motet.train.supervised import supervised_step
 
 STEPS: dict[str, StepFunction] = {"supervised": supervised_step, "reinforce": reinforce_step}
@@ -103,25 +102,25 @@ def accept(run: Run) -> dict[str, Any]:
     def measured(model: Seen) -> dict[str, Any]:
         return means(evaluate(model, run.encoding, tasks, settings.questions, run.recipe.seed, longest, 1.0))
 
+    def plain(model: Reference) -> dict[str, Any]:
+        return measured(Seen.of(model, run.dtype, False))
+
     def stored(model: Reference) -> dict[str, Any]:
-        return measured(Seen.of(stored_model(model), run.dtype, False))
+        return plain(stored_model(model))
 
     names = list(run.recipe.stages)
     previous = names[names.index(run.stage) - 1] if names.index(run.stage) else None
     if previous is None or not (settings.quantize or isinstance(settings, Reinforce)):
-        return measured(Seen.of(run.model, run.dtype, False))
-    before = fast_model(run.model.config)
-    before.load_state_dict(finished_weights(run.recipe, run.folder, previous)["model"])
-    if not settings.quantize:
-        return {"before": measured(Seen.of(before, run.dtype, False)),
-                "after": measured(Seen.of(run.model, run.dtype, False))}  # fmt: skip
-    if run.recipe.stages[previous].quantize:
-        return {"before": stored(before), "after": stored(run.model)}
-    return {
-        "before": measured(Seen.of(before, run.dtype, False)),
-        "rounded_after": stored(before),
-        "trained_in_mxfp4": stored(run.model),
-    }
+        return plain(run.model)
+    before = first_model(run)
+    if settings.quantize and not run.recipe.stages[previous].quantize:
+        return {
+            "before": plain(before),
+            "rounded_after": stored(before),
+            "trained_in_mxfp4": stored(run.model),
+        }
+    form = stored if settings.quantize else plain
+    return {"before": form(before), "after": form(run.model)}
 
 
 def _export(run: Run, out: Path, watch: Watch) -> None:

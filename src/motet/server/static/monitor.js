@@ -1,11 +1,10 @@
 // What the server's monitor sees, while one looks: alarms by kind, and how evenly tokens go to the experts. Reads GET motet/watch.
 
-import { count, h, plural } from "./dom.js";
+import { count, drawing, h, plural } from "./dom.js";
 
 const at = (id) => document.getElementById(id);
 const EVERY = 2000; // milliseconds between looks
 const HOT = 4; // times an even load, the end of the scale
-const SVG = "http://www.w3.org/2000/svg";
 const COLUMNS = { cv: "CV", max_violation: "MaxVio", entropy: "entropy", effective: "effective", dead: "dead", hot: "hot" };
 
 let looking = 0; // which opening of the panel asks
@@ -53,13 +52,11 @@ function experts({ channels, layers }) {
 function map(layers) {
   const [wide, high] = [layers[0].load.length, layers.length];
   const named = `Load of ${wide} experts in ${plural(high, "layer")}; the tables have the numbers.`;
-  const picture = element("svg", { viewBox: `0 0 ${wide} ${high}`, preserveAspectRatio: "none", role: "img", "aria-label": named, class: "load", height: Math.min(240, 14 * high) });
+  const picture = drawing("svg", { viewBox: `0 0 ${wide} ${high}`, preserveAspectRatio: "none", role: "img", "aria-label": named, class: "load", height: Math.min(240, 14 * high) });
   layers.forEach(({ load }, y) => load.forEach((share, x) => {
     const times = share * wide;
-    const cell = element("rect", { x: x + 0.04, y: y + 0.06, width: 0.92, height: 0.88, "fill-opacity": Math.min(1, 0.06 + times / HOT).toFixed(3) });
-    const title = element("title", {});
-    title.textContent = `Expert ${x} of layer ${y}: ${times.toFixed(2)} times an even load`;
-    cell.append(title);
+    const cell = drawing("rect", { x: x + 0.04, y: y + 0.06, width: 0.92, height: 0.88, "fill-opacity": Math.min(1, 0.06 + times / HOT).toFixed(3) });
+    cell.append(drawing("title", {}, `Expert ${x} of layer ${y}: ${times.toFixed(2)} times an even load`));
     picture.append(cell);
   }));
   return picture;
@@ -68,10 +65,4 @@ function map(layers) {
 function table(heads, rows) {
   const head = h("thead", {}, h("tr", {}, heads.map((text) => h("th", { scope: "col" }, text))));
   return h("div", { class: "table", tabindex: "0" }, h("table", {}, head, h("tbody", {}, rows.map((row) => h("tr", {}, row.map((text) => h("td", {}, text)))))));
-}
-
-function element(name, attributes) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
 }
