@@ -130,7 +130,8 @@ def test_an_answer_that_is_stopped_is_kept_and_gone_on_with(browser: Any) -> Non
         assert says(turn) == shown and turn.locator(".state p").inner_text() == "Stopped."
         engine.pause_s = 0
         reader.ask("go on")
-        assert says(reader.answered(2)).endswith("900")
+        turn = reader.answered(2)
+        assert says(turn).endswith("900"), turn.inner_text()
         assert shown in served.host.encoding.decode(engine.prompts[1])
 
 
@@ -155,6 +156,22 @@ def test_wordings_of_the_first_question_are_conversations(browser: Any) -> None:
         line(reader, "one").locator("a").click()
         reader.until("document.querySelector('.said').textContent === 'one'")
         assert reader.locator(".switcher").count() == 0
+
+
+@pytest.mark.parametrize("slow", ["**/motet/page", "**/motet/conversations/resp_*"])
+def test_what_is_sent_before_the_page_is_ready_goes_out_in_its_conversation(browser: Any, slow: str) -> None:
+    with serving(Script(echo), KEPT) as served, Reader(browser, served.url) as reader:
+        reader.ask("one")
+        reader.answered()
+        asked = list[Any]()
+        reader.route(slow, lambda route: asked.append(route))
+        reader.reload()
+        reader.ask("two")
+        assert reader.input_value("#say") == "two" and len(served.host.engine.prompts) == 1
+        while not asked:
+            reader.wait_for_timeout(20)
+        asked[0].continue_()
+        assert says(reader.answered(2)) == "You said two." and reader.input_value("#say") == ""
 
 
 def test_what_the_server_has_lost_is_sent_again(browser: Any) -> None:

@@ -22,6 +22,8 @@ const GO_ON = "Go on where you stopped.";
 const NEAR = 80; // pixels from the end of the page that count as being at it
 
 let server = null; // what GET motet/page says
+let ready = false; // the server is known, and the conversation that the address names is shown
+let waiting = false; // a question was sent before that, and goes out then
 let open = blank(); // the conversation that is shown
 let views = []; // of its path, first to last
 const known = new Map(); // conversations by their ids, as long as the page is open
@@ -247,7 +249,7 @@ function buttons() {
   button.setAttribute("aria-label", label);
   button.title = label;
   button.replaceChildren(icon(busy ? "stop" : "send"));
-  button.disabled = !busy && (!server || !at("say").value.trim());
+  button.disabled = !busy && (!ready || !at("say").value.trim());
 }
 
 // --- conversations ---
@@ -328,7 +330,8 @@ function write(text) {
 
 function say() {
   const question = at("say").value.trim();
-  if (!question || !server || open.live.size) return;
+  waiting = Boolean(question) && !ready;
+  if (!question || !ready || open.live.size) return;
   if (!trouble.away) notice("");
   write("");
   ask(open.tree.leaf, question);
@@ -340,7 +343,11 @@ function listen() {
     say();
   });
   at("send").addEventListener("click", () => open.live.size && stop());
-  at("say").addEventListener("input", () => (keepDraft(at("say").value), grow()));
+  at("say").addEventListener("input", () => {
+    waiting = false;
+    keepDraft(at("say").value);
+    grow();
+  });
   at("say").addEventListener("keydown", (event) => {
     if (event.isComposing) return;
     if (event.key === "Enter" && !event.shiftKey && !touch.matches) {
@@ -385,9 +392,11 @@ async function begin() {
   at("unkept").textContent = "This server keeps no conversations.";
   at("ideas").replaceChildren(...server.ideas.map((text) => h("li", {}, h("button", { type: "button", on: { click: () => ask(null, text) } }, text))));
   tools(server.tools);
-  buttons();
   if (server.store) await list.load();
   await follow();
+  ready = true;
+  buttons();
+  if (waiting) say();
 }
 
 build();
