@@ -43,7 +43,7 @@ serve: setup ## an API of the embedded model (or MODEL=folder) on this machine, 
 
 test: setup-dev lint types ## lint, types and every test, on all cores
 	@echo "tests: pytest with $(WORKERS) workers"
-	@$(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup-dev ## ruff: rules and format
 	@$(PY) -m ruff check .

@@ -49,6 +49,11 @@ def compared(record_property: Callable[[str, object], None]) -> Iterator[Callabl
         record_property("compared", f"{n:,} {what}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file of few tests that take minutes goes first: at the end the other cores would wait for it."""
+    items.sort(key=lambda item: item.path.name != "test_tools_python_user.py")
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The counts of `compared`, one test a line."""
     lines = [
