@@ -41,9 +41,9 @@ from motet.tasks.world import Knowledge
 
 SHIPPED: dict[str, Task] = {t.name: t for t in (Sums(), Products(), Chains(), Countdown(), Smalltalk())}
 _FAMILIES: tuple[Family[Any], ...] = (
-    Addition(), Multiplication(), Division(), Divisors(), Expressions(), Modular(), Tracking(), Programs(), Booleans(),
-    Units(), Clock(), Dates(), Bases(), Sorting(), Counting(), Sets(), Sequences(), Comparing(), Letters(), Editing(),
-    Brackets(), Target(), Sudoku(), Paths(), Change(), Logic(), Ordering(), Tables(), Extraction(),
+    Addition(), Multiplication(), Modular(),
+    Units(), Clock(), Dates(), Bases(), Sorting(), Counting(), Sets(), Sequences(), Comparing(), Editing(),
+    Target(), Sudoku(), Paths(), Change(), Logic(), Tables(), Extraction(),
     Stories(),
 )  # fmt: skip
 _TALKS: tuple[Talk, ...] = (

@@ -95,7 +95,13 @@ class Tables(Family[Sheet]):
         took = ", ".join(f"{n}: {x[1]} {g}, {x[2]} {v}" if lookup else f"{n} {v}" for n, g, v in chosen)
         if effort == "medium":
             return Work(f"{took}.", answer, facts)
-        lines = [f"{n} {g} {v}{' take' if (n, g, v) in chosen else ''}" for n, g, v in records]
+        lines, taken = list[str](), 0
+        for n, g, v in records:
+            verdict = "no"
+            if (n, g, v) in chosen:
+                taken += 1
+                verdict = f"take {g} {v}" if lookup else f"take {taken}" if kind == "count" else f"take {v}"
+            lines.append(f"{n if lookup else f'{n} {g}'}/{arg} {verdict}")
         total, tail = 0, []
         for i, (n, _, v) in enumerate(chosen):
             if kind == "sum":
@@ -103,7 +109,7 @@ class Tables(Family[Sheet]):
                 total += v
             elif kind == "most":
                 top = max(chosen[: i + 1], key=lambda r: r[2])
-                tail.append(f"{n} {v}, top {top[0]} {top[2]}")
+                tail.append(f"{n} {v}, top {top[0]} {top[2]}" if i else f"{n} {v}")
         tail += [f"{len(chosen)} taken"] if kind == "count" else []
         return Work("; ".join(lines + tail) + ".", answer, facts)
 

@@ -146,12 +146,21 @@ class Counting(Family[Count]):
         lines, n = [], 0
         for i in items:
             n += _counts(kind, p, i)
-            lines.append(f"{i} yes {n}" if _counts(kind, p, i) else f"{i} no")
+            lines.append(_judged(kind, p, i) + (f" yes {n}" if _counts(kind, p, i) else " no"))
         return Work(f"{joined(lines)}. So {n}.", str(n))
 
     def grade(self, example: Example, final: str) -> bool:
         """Exact equality of the last integer."""
         return grade_integer(example, final)
+
+
+def _judged(kind: str, p: str, item: str) -> str:
+    """An item beside what is asked of it, so that the judgement needs nothing far away."""
+    if kind in ("above", "below"):
+        return f"{item}{'>' if int(item) > int(p) else '<' if int(item) < int(p) else '='}{p}"
+    if kind == "word":
+        return f"{item}/{p}"
+    return f"{item} ends {item[-1]}/{p}" if kind == "tens" else f"{item} {('even', 'odd')[int(item) % 2]}/{kind}"
 
 
 def _counts(kind: str, p: str, item: str) -> bool:
@@ -217,19 +226,22 @@ class Sets(Family[Two]):
         found = [n for n in (*a, *(n for n in b if n not in a)) if n in result]
         if effort == "medium":
             return Work(f"{joined(found)}.", final)
-        lines = [f"{n} {'both' if n in b else 'first'}{' take' if n in result else ''}" for n in a]
+        lines = [f"{n}: {_sought(n, b)} {kind} {'take' if n in result else 'leave'}" for n in a]
         if kind in ("union", "symmetric"):
-            lines += [
-                f"{n} {'both' if n in a else 'second'}{' take' if n in result and n not in a else ''}"
-                for n in b
-            ]
-        return Work(f"{joined(lines)}. So {joined(found)}.", final)
+            lines += [f"{n}: {_sought(n, a)} {'leave' if n in a else 'take'}" for n in b]
+        return Work(f"{'; '.join(lines)}. So {joined(found)}.", final)
 
     def grade(self, example: Example, final: str) -> bool:
         """The last integers are the members, in whatever order."""
         wanted = integers(example.answer)
         found = integers(final.replace("{", "\n{") if "{" in final else final)
         return sorted(found[-len(wanted) :]) == wanted and len(found) == len(wanted)
+
+
+def _sought(n: int, among: tuple[int, ...]) -> str:
+    """The members of the other set up to the one that is looked for, and whether it is there."""
+    seen = among[: among.index(n) + 1] if n in among else among
+    return f"{' '.join(map(str, seen))} {'both' if n in among else 'not'}"
 
 
 def combined(kind: str, a: tuple[int, ...], b: tuple[int, ...]) -> list[int]:
@@ -395,8 +407,9 @@ class Comparing(Family[Values]):
             a, op, b = t
             lines.append(multiply_columns(max(a, b), min(a, b)) if op == "*" else signed_columns(a, op, b))
             if t is not x[0]:
-                lines.append(f"{_value(t)}{'>' if _value(t) > _value(top) else '<'}{_value(top)}")
+                lines.append(_against(_value(t), _value(top)))
                 top = max(top, t, key=_value)
+                lines.append(f"top {_text(top)}={_value(top)}")
         return Work("; ".join(lines) + ".", _text(best))
 
     def grade(self, example: Example, final: str) -> bool:
@@ -406,6 +419,19 @@ class Comparing(Family[Values]):
             *integers(example.answer),
             _parsed(example.answer),
         }
+
+
+def _against(a: int, b: int) -> str:
+    """Two different numbers compared from their first digits on: `146/136: 1=1, 4>3, so 146>136`."""
+    sign = ">" if a > b else "<"
+    if len(str(a)) != len(str(b)):
+        return f"{a}/{b}: {len(str(a))}{sign}{len(str(b))} digits, so {a}{sign}{b}"
+    steps = []
+    for x, y in zip(str(a), str(b), strict=True):
+        steps.append(f"{x}{'=' if x == y else sign}{y}")
+        if x != y:
+            break
+    return f"{a}/{b}: {', '.join(steps)}, so {a}{sign}{b}"
 
 
 def _near(rng: random.Random, goal: int) -> tuple[int, str, int]:

@@ -263,7 +263,7 @@ class Dates(Family[Day]):
         kind, first, day, n = x
         if kind == "weekday":
             final = NAMES_OF_DAYS[(first + n) % 7]
-            on = ", ".join(NAMES_OF_DAYS[(first + i) % 7] for i in range(n % 7 + 1))
+            on = ", ".join(f"{NAMES_OF_DAYS[(first + i) % 7]} {i}" for i in range(n % 7 + 1))
             weeks = _how_often(n, 7)
             trace = {
                 "low": direct(final),
@@ -353,7 +353,8 @@ class Bases(Family[Digits]):
             for i, d in enumerate(digits):
                 new = value * base + int(d, 16)
                 short.append(str(new))
-                long.append(f"{value}*{base}={value * base}+{int(d, 16)}={new}" if i else f"{new}")
+                times = f"{value}*{base}={value * base}" if value < 10 else _product(value, base)
+                long.append(f"{times}; {value * base}+{int(d, 16)}={new}" if i else f"{new}")
                 value = new
             trace = {"low": direct(n), "medium": ", ".join(short) + ".", "high": "; ".join(long) + "."}
             return Work(trace[effort], str(n))
@@ -361,13 +362,13 @@ class Bases(Family[Digits]):
         while left:
             q, r = divmod(left, base)
             short.append(f"{q}r{r}")
-            rest = f"{r}={r:X}" if r > 9 else f"{r}"
-            long.append(f"{left}/{base}={q}, {q}*{base}={q * base}, {left}-{q * base}={rest}")
+            known = digits[len(digits) - len(long) - 1 :]
+            long.append(f"{left} by {base}: {long_division(left, base)}{f'={r:X}' if r > 9 else ''}, {known}")
             left = q
         trace = {
             "low": direct(digits),
             "medium": ", ".join(short) + ".",
-            "high": "; ".join(long) + f"; up: {digits}.",
+            "high": "; ".join(long) + ".",
         }
         return Work(trace[effort], digits)
 

@@ -83,9 +83,20 @@ class Logic(Family[Owners]):
         if effort == "medium":
             upto = next(i for i, (_, t, _) in enumerate(found) if t == asked)
             return Work(", ".join(f"{a} {t}" for a, t, _ in found[: upto + 1]) + ".", answer)
-        possible = _possible(people, things, clues)
-        lines = [f"{a}: {' '.join(t for t in things if t in possible[a])}" for a in people]
-        lines += [f"{why}: {a} {t}" for a, t, why in found]
+        left = _possible(people, things, clues)
+        lines = []
+        for a in people:
+            said = [f"{'' if yes else 'not '}{t}" for who, t, yes in clues if who == a]
+            lines.append(f"{a} {', '.join(said) or 'nothing'}: {' '.join(t for t in things if t in left[a])}")
+        for a, t, why in found:
+            lines.append(f"{why}: {a} {t}")
+            del left[a]
+            if t == asked:
+                break
+            for b, ts in left.items():
+                if t in ts:
+                    ts.discard(t)
+                    lines.append(f"{b}: {' '.join(t for t in things if t in ts)}")
         return Work("; ".join(lines) + ".", answer)
 
     def grade(self, example: Example, final: str) -> bool:

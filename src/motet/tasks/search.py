@@ -19,7 +19,7 @@ Goal = tuple[tuple[int, int, int], int]
 
 
 class Target(Family[Goal]):
-    """Reach a number from three others with + - *, each used once. Beyond: numbers from 26 to 50.
+    """Reach a number from three others with + - *, each used once. Beyond: numbers from 16 to 25.
 
     The last operand is chosen first: what the other two can make is compared with what is needed. Medium tries one last
     operand and then guesses, high tries all.
@@ -35,8 +35,8 @@ class Target(Family[Goal]):
     )
 
     def draw(self, rng: random.Random, level: int) -> Goal:
-        """Three different numbers up to 12, 20, 25, and a target from 10 to 99 (beyond: to 199) that can be reached."""
-        low, top, high = ((1, 12, 99), (1, 20, 99), (1, 25, 99), (26, 50, 199))[level - 1]
+        """Three different numbers up to 10, 12, 15, and a target from 10 to 99 (beyond: to 199) that can be reached."""
+        low, top, high = ((1, 10, 99), (1, 12, 99), (1, 15, 99), (16, 25, 199))[level - 1]
         while True:
             a, b, c = rng.sample(range(low, top + 1), 3)
             values = {v for n in (a, b, c) for v, _ in _last((a, b, c), n)}
@@ -139,10 +139,10 @@ Puzzle = tuple[Grid, Grid]  # with blanks (0), and complete
 
 
 class Sudoku(Family[Puzzle]):
-    """A 4 x 4 sudoku whose blanks follow one by one from row, column and box. Levels are blanks; beyond: ten."""
+    """A 4 x 4 sudoku whose blanks follow one by one from row, column and box. Levels are blanks; beyond: eight."""
 
     name = "sudoku"
-    levels, beyond = (4, 5, 6, 7), 10
+    levels, beyond = (3, 4, 5, 6), 8
     asks = ("Fill this 4x4 sudoku:\n{g}", "Complete the sudoku, digits 1 to 4:\n{g}", "Solve this small sudoku.\n{g}",
             "{g}\nFill the blanks so that rows, columns and 2x2 boxes hold 1 to 4.", "Sudoku:\n{g}", "Which digits are missing?\n{g}")  # fmt: skip
     unseen = ("Each row, column and box of four needs the digits 1 to 4. Which grid is it?\n{g}",
@@ -221,7 +221,8 @@ def _solve(grid: Grid) -> list[tuple[int, int, str, str, str]] | None:
     return steps
 
 
-Graph = tuple[tuple[str, ...], frozenset[tuple[str, str]], str, str]
+Edges = tuple[tuple[str, str], ...]  # in the order and direction they are told
+Graph = tuple[tuple[str, ...], Edges, str, str]
 
 
 class Paths(Family[Graph]):
@@ -242,25 +243,24 @@ class Paths(Family[Graph]):
             edges = {_edge(nodes[i], nodes[rng.randrange(max(0, i - 3), i)]) for i in range(1, level)}
             while len(edges) < level + rng.choice((0, 1)):
                 edges.add(_edge(*rng.sample(nodes, 2)))
+            told = tuple(rng.choice((e, e[::-1])) for e in rng.sample(sorted(edges), len(edges)))
             a, b = rng.sample(nodes, 2)
-            if len(_shortest(edges, a, b)) >= (3 if level < 7 else 4):
-                return tuple(sorted(nodes)), frozenset(edges), a, b
+            if len(_shortest(told, a, b)) >= (3 if level < 7 else 4):
+                return tuple(sorted(nodes)), told, a, b
 
     def key(self, x: Graph) -> str:
         """The edges and the two ends."""
-        return f"{' '.join(''.join(e) for e in sorted(x[1]))} {x[2]} {x[3]}"
+        return f"{_sorted(x[1])} {x[2]} {x[3]}"
 
     def fields(self, rng: random.Random, x: Graph) -> dict[str, object]:
-        """Edges in a random order and direction."""
-        edges = [rng.choice((f"{a}-{b}", f"{b}-{a}")) for a, b in sorted(x[1])]
-        rng.shuffle(edges)
-        return {"e": ", ".join(edges), "a": x[2], "b": x[3]}
+        """The edges and the two ends."""
+        return {"e": ", ".join("-".join(e) for e in x[1]), "a": x[2], "b": x[3]}
 
     def work(self, rng: random.Random, x: Graph, effort: Effort) -> Work:
         """Nothing; the layers around the start; breadth-first search with every neighbour, and the way back."""
         _, edges, a, b = x
         path = _shortest(edges, a, b)
-        final, answer = " ".join(path), f"{' '.join(''.join(e) for e in sorted(edges))} {a} {b} {len(path)}"
+        final, answer = " ".join(path), f"{_sorted(edges)} {a} {b} {len(path)}"
         if effort == "low":
             return Work(f"{len(path) - 1} steps.", final, answer)
         layers, parents, seen = [[a]], {a: ""}, {a}
@@ -273,7 +273,8 @@ class Paths(Family[Graph]):
                     seen.add(n)
                     parents[n] = node
                 new += found
-                lines.append(f"{node}: {' '.join(found) or 'none'}")
+                here = " ".join("-".join(e) for e in edges if node in e)
+                lines.append(f"{node}: {here} new {' '.join(found) or 'none'}")
                 if b in found:
                     break
             layers.append(new)
@@ -299,12 +300,17 @@ def _edge(a: str, b: str) -> tuple[str, str]:
     return (a, b) if a < b else (b, a)
 
 
-def _neighbours(edges: frozenset[tuple[str, str]] | set[tuple[str, str]], node: str) -> list[str]:
-    return sorted({b if a == node else a for a, b in edges if node in (a, b)})
+def _sorted(edges: Edges) -> str:
+    """The edges in alphabetical order, the same however they are told."""
+    return " ".join(sorted("".join(_edge(*e)) for e in edges))
 
 
-def _shortest(edges: frozenset[tuple[str, str]] | set[tuple[str, str]], a: str, b: str) -> list[str]:
-    """The path that breadth-first search finds, neighbours in alphabetical order."""
+def _neighbours(edges: Edges, node: str) -> list[str]:
+    return [b if a == node else a for a, b in edges if node in (a, b)]
+
+
+def _shortest(edges: Edges, a: str, b: str) -> list[str]:
+    """The path that breadth-first search finds, neighbours in the order they are told."""
     parents, queue = {a: ""}, deque([a])
     while queue:
         node = queue.popleft()
@@ -378,7 +384,9 @@ class Change(Family[Coins]):
                 left -= c
             if left and c > 1:
                 lines.append(f"{left}<{c}")
-        return Work("; ".join(lines) + f". {len(coins)} coins.", final, answer)
+            if c in coins:
+                lines.append(f"so {'+'.join([str(c)] * coins.count(c))}")
+        return Work("; ".join(lines) + ".", final, answer)
 
     def grade(self, example: Example, final: str) -> bool:
         """Any coins of the system that make the amount, as few as can be."""

@@ -155,8 +155,10 @@ class Editing(Family[Edited]):
             return Work(f"{final[0]} first.", final)
         if effort == "medium":
             return Work("; ".join(" ".join(s) for s in states[2::2]) + ".", final)
-        named = (f"{k} {' '.join(filter(None, (a, b)))}".strip() for k, a, b in x[1])
-        steps = [f"{name}: {' '.join(s)}" for name, s in zip(named, states[1:], strict=True)]
+        steps = []
+        for (kind, a, b), before, after in zip(x[1], states[:-1], states[1:], strict=True):
+            found = f"{' '.join(f'{c}>{b}' if c == a else c for c in before)}: " if kind == "replace" else ""
+            steps.append(f"{' '.join(filter(None, (kind, a, b)))}: {found}{' '.join(after)}")
         return Work(f"{' '.join(x[0])}; {'; '.join(steps)}.", final)
 
     def grade(self, example: Example, final: str) -> bool:
