@@ -35,7 +35,7 @@ def test_prompts_are_those_of_training() -> None:
                     for q, a in past:
                         chat += [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
                         history += [Message("user", q), Message("assistant", a, "final")]
-                    example = TASKS["products"].example(random.Random(1), effort, "train")
+                    example = TASKS["multiplication"].example(random.Random(1), effort, "train")
                     example = replace(example, scene=Scene(history=tuple(history)))
                     chat.append({"role": "user", "content": example.prompt})
                     conversation = Conversation.from_chat(chat, effort=effort, date=date)

@@ -23,8 +23,8 @@ from serving import serving
 
 E = o200k_harmony()
 FULL = os.environ.get("MOTET_FUZZ") == "full"
-SMALL = Plan(cases=250, outlets=6, questions=1, canaries=3, tasks=("sums",))
-ALONE = Plan(cases=0, outlets=0, questions=2, canaries=6, tasks=("sums",))
+SMALL = Plan(cases=250, outlets=6, questions=1, canaries=3, tasks=("addition",))
+ALONE = Plan(cases=0, outlets=0, questions=2, canaries=6, tasks=("addition",))
 
 
 def failed(report: object) -> set[str]:
@@ -106,7 +106,7 @@ def test_repetition_is_told_from_talking_about_the_same_numbers() -> None:
 
 def test_mini_through_its_engine_and_through_a_server_keeps_its_thinking(tmp_path: Path) -> None:
     model = motet.load("mini", threads=1)
-    plan = Plan(cases=50, outlets=2, tasks=("sums",), questions=2, canaries=3, max_tokens=300)
+    plan = Plan(cases=50, outlets=2, tasks=("addition",), questions=2, canaries=3, max_tokens=300)
     with Engine(model, max_batch=4) as engine:
         own = study(Native(engine, model.encoding, "mini", width=4), plan, outlets)
         with serving(engine, name="mini", encoding=model.encoding) as served:
@@ -114,7 +114,7 @@ def test_mini_through_its_engine_and_through_a_server_keeps_its_thinking(tmp_pat
             with broken("thinking as content"):
                 leaky = study(
                     Remote(f"{served.url}/v1", "mini", width=4),
-                    Plan(0, 0, ("sums",), questions=3, max_tokens=300),
+                    Plan(0, 0, ("addition",), questions=3, max_tokens=300),
                 )
     assert own.passed and theirs.passed
     assert "answers are no longer than what was not thought" in failed(leaky)

@@ -38,10 +38,10 @@ def test_broken_watchers_are_caught_and_sound_ones_pass(name: str) -> None:
 
 
 def test_a_subject_that_loops_is_told_from_one_that_does_not() -> None:
-    plan = Plan(1, 3, ("sums",), questions=3, temperatures=(1.0,), max_tokens=600)
+    plan = Plan(1, 3, ("addition",), questions=3, temperatures=(1.0,), max_tokens=600)
     name = "few replies loop at the default temperature"
     for kind, wanted in (("looping", False), ("clean", True)):
-        report = study(sweep_planted(kind, ("sums",), 3), plan)
+        report = study(sweep_planted(kind, ("addition",), 3), plan)
         assert next(c for c in report.checks if c.name == name).passed is wanted
 
 
@@ -126,7 +126,7 @@ def test_learned_monitors_learn_and_do_not_invent() -> None:
 
 def test_mini_watched_from_its_routers_too(tmp_path: Path) -> None:
     model = motet.load("mini", threads=1)
-    plan = Plan(1, 3, ("sums", "chains"), questions=6, max_tokens=300)
+    plan = Plan(1, 3, ("addition", "modular"), questions=6, max_tokens=300)
     with Engine(model, max_batch=8) as engine:
         report = study(Native(engine, model.encoding, "mini", width=8), plan)
     tables = {t.title: t.rows for t in report.tables}

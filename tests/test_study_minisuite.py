@@ -115,9 +115,9 @@ def test_form_is_read_strictly_and_nothing_crashes() -> None:
 def test_the_packaged_model_takes_the_suite() -> None:
     import motet
 
-    plan = Plan(("products",), ("high",), count=6, bands=False, width=3)
+    plan = Plan(("multiplication",), ("high",), count=6, bands=False, width=3)
     with motet.Engine(motet.load("mini", precision="int8"), max_batch=3) as engine:
         report = suite(engine, E, plan)
-    assert report["tasks"]["products"]["high"]["right"] >= 4 and report["form"]["share"] == 1.0
+    assert report["tasks"]["multiplication"]["high"]["right"] >= 4 and report["form"]["share"] == 1.0
     with pytest.raises(UsageError, match="no task 'nothing'"):
         chosen(["nothing"])

@@ -19,7 +19,7 @@ from motet.study.routing import Text, logits_of, routing, tapped
 from motet.study.subject import Native, Remote
 from motet.tasks import Effort
 
-PLAN = Plan(("sums", "countdown"), ("low", "high"), questions=3, max_tokens=300)
+PLAN = Plan(("addition", "target"), ("low", "high"), questions=3, max_tokens=300)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def texts(subject: Native, mini: Model) -> list[Text]:
     from motet.study.subject import Ask, collect
 
     efforts: tuple[tuple[Effort, int], ...] = (("high", 8), ("low", 50))
-    asked = [(effort, e) for effort, n in efforts for e in held_out("sums", effort, n)]
+    asked = [(effort, e) for effort, n in efforts for e in held_out("addition", effort, n)]
     asks = [
         Ask(Conversation.from_chat([{"role": "user", "content": e.prompt}], effort=effort), max_tokens=200)
         for effort, e in asked
     ]
     replies = collect(subject, asks)
-    return [Text(r.ids, r.spans, effort, "sums") for (effort, _), r in zip(asked, replies, strict=True) if r]
+    return [Text(r.ids, r.spans, effort, "addition") for (effort, _), r in zip(asked, replies, strict=True) if r]
 
 
 def failed(report: Report) -> set[str]:
@@ -88,7 +88,7 @@ def test_what_is_tapped_is_what_the_engine_records(mini: Model, texts: list[Text
         request = engine.submit(ids, motet.SamplingParams(max_tokens=1, temperature=0))
         list(request)
         theirs = request.routes()
-    ours = routing(mini, [Text(ids, (), "high", "sums")]).chosen
+    ours = routing(mini, [Text(ids, (), "high", "addition")]).chosen
     assert (np.sort(theirs[: len(ids)], -1) == np.sort(ours, -1)).all()
     with tapped(mini, lambda y: None), pytest.raises(ZeroDivisionError):
         _ = 1 / 0

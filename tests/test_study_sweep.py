@@ -23,7 +23,7 @@ from motet.study.sweep import Plan, sweep
 from motet.study.sweep_planted import PLANTED, planted
 from serving import serving
 
-TASKS = ("sums", "chains")
+TASKS = ("addition", "modular")
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -72,7 +72,7 @@ def test_another_prompt_or_sampler_is_another_harness() -> None:
 
 def test_on_mini_native_and_through_a_server_with_the_same_answers() -> None:
     model = motet.load("mini", threads=1)
-    plan = Plan(("sums",), ("low", "high"), questions=3, max_tokens=400, temperature=0.0)
+    plan = Plan(("addition",), ("low", "high"), questions=3, max_tokens=400, temperature=0.0)
     with Engine(model, max_batch=4) as engine:
         own = sweep(Native(engine, model.encoding, "mini", width=4), plan)
         with serving(engine, name="mini", encoding=model.encoding) as served:
@@ -112,7 +112,7 @@ def test_a_failing_subject_is_said() -> None:
     with pytest.raises(UserError, match="check the URL"):
         collect(Remote("http://127.0.0.1:9/v1", "m", timeout_s=1.0), asks[:1])
     with pytest.raises(UsageError, match="no task 'x'; use"):
-        sweep(player("x", lambda h: ""), Plan(("sums",)).__class__(("x",)))
+        sweep(player("x", lambda h: ""), Plan(("addition",)).__class__(("x",)))
 
 
 def test_players_hear_what_was_said() -> None:
@@ -130,7 +130,7 @@ def test_players_hear_what_was_said() -> None:
 
 
 def test_held_out_questions_are_the_same_at_every_effort() -> None:
-    low, high = held_out("countdown", "low", 10), held_out("countdown", "high", 10)
+    low, high = held_out("target", "low", 10), held_out("target", "high", 10)
     assert [e.prompt for e in low] == [e.prompt for e in high] and len({e.key for e in low}) == 10
 
 

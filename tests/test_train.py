@@ -41,7 +41,7 @@ from motet.train.rollout import Reply, Seen, converse, outcome_of, sample  # noq
 from motet.train.run import Run, carry_on, open_stage, read_log  # noqa: E402
 from motet.train.stages import STEPS  # noqa: E402
 
-DATA = {"sums": 1.0, "products": 1.0, "smalltalk": 0.2}
+DATA = {"addition": 1.0, "multiplication": 1.0, "smalltalk": 0.2}
 RECIPE = """
 threads = 1
 precision = "float32"
@@ -66,7 +66,7 @@ max_position_embeddings = 1024
 [stages.distill]
 kind = "supervised"
 steps = 6
-data = { sums = 1.0, products = 1.0 }
+data = { addition = 1.0, multiplication = 1.0 }
 tokens = 900
 chunks = 2
 longest = 256
@@ -76,7 +76,7 @@ optimizer = { warmup = 2 }
 [stages.rl]
 kind = "reinforce"
 steps = 4
-data = { sums = 1.0, products = 1.0 }
+data = { addition = 1.0, multiplication = 1.0 }
 prompts = 3
 samples = 4
 max_new = 12
@@ -88,7 +88,7 @@ prices = { form = 0.1 }
 kind = "supervised"
 steps = 2
 quantize = true
-data = { sums = 1.0 }
+data = { addition = 1.0 }
 tokens = 600
 chunks = 1
 longest = 256
@@ -168,7 +168,7 @@ def test_what_a_tool_answers_is_shown_and_not_taught(encoding: Encoding) -> None
     call = Message("assistant", "{}", "commentary", "functions.f", "json")
     result = Message("tool", "result", "commentary", "assistant", name="functions.f")
     example = replace(
-        TASKS["sums"].example(random.Random(1), "low", "train"),
+        TASKS["addition"].example(random.Random(1), "low", "train"),
         turn=(
             Message("assistant", "I ask.", "analysis"),
             call,
@@ -204,7 +204,7 @@ def test_batches_depend_on_their_name_alone(encoding: Encoding) -> None:
 
 
 def test_training_never_draws_a_held_out_question() -> None:
-    tasks = ("sums", "products", "addition", "sorting")
+    tasks = ("addition", "multiplication", "dates", "sorting")
     held = {e.key for task in tasks for e in questions(task, "low", 40, 1)}
     seen_keys = {q.example.key for q in drawn(600, dict.fromkeys(tasks, 1.0))}
     assert len(held) == 40 * len(tasks) and not held & seen_keys
@@ -404,7 +404,7 @@ def test_a_reward_cannot_tell_one_analysis_from_another(
     encoding: Encoding, first: str, second: str, final: str
 ) -> None:
     """Two replies whose analyses have as many tokens and nothing else in common are worth the same."""
-    example, prices = TASKS["products"].example(random.Random(3), "medium", "train"), Prices()
+    example, prices = TASKS["multiplication"].example(random.Random(3), "medium", "train"), Prices()
     a, b = encoding.encode(first), encoding.encode(second)
     n = min(len(a), len(b))
     worth = []
@@ -425,7 +425,7 @@ def _completion(encoding: Encoding, analysis: list[int], final: str) -> list[int
 
 
 def test_length_form_and_leaks_are_priced() -> None:
-    example = TASKS["products"].example(random.Random(3), "medium", "train")
+    example = TASKS["multiplication"].example(random.Random(3), "medium", "train")
     prices = Prices()
     right, wrong = example.final, "-7"
 
@@ -478,7 +478,9 @@ def test_tools_answer_within_a_turn_and_are_not_learned(
 
     from motet.harmony import PYTHON
 
-    example = replace(TASKS["sums"].example(random.Random(1), "low", "train"), scene=Scene(builtin=(PYTHON,)))
+    example = replace(
+        TASKS["addition"].example(random.Random(1), "low", "train"), scene=Scene(builtin=(PYTHON,))
+    )
     call = render_message(Message("assistant", "2 * 21", "analysis", "python", "code"), encoding)[2:]
     call = [*call[:-1], encoding.special("<|call|>")]
     after = _completion(encoding, encoding.encode("ok"), "42")
@@ -609,8 +611,8 @@ def test_an_export_runs_in_the_engine(recipe: Recipe, trained: Path, tmp_path: P
         (RECIPE.replace('"reinforce"', '"magic"'), "choose one of supervised"),
         (RECIPE.replace("num_attention_heads = 4", "num_attention_heads = 3"), "num_attention_heads"),
         (RECIPE.replace("steps = 6", "steps = 0"), "at least one step"),
-        (RECIPE.replace("data = { sums = 1.0 }\ntokens", "tokens"), "stages.qat.data is empty"),
-        (RECIPE.replace("{ sums = 1.0 }\ntokens", "{ sum = 1.0 }\ntokens"), "no data source 'sum'"),
+        (RECIPE.replace("data = { addition = 1.0 }\ntokens", "tokens"), "stages.qat.data is empty"),
+        (RECIPE.replace("{ addition = 1.0 }\ntokens", "{ plus = 1.0 }\ntokens"), "no data source 'plus'"),
         ("seed = ", "no TOML"),
     ],
 )
@@ -660,7 +662,7 @@ def test_the_command_trains_stops_and_goes_on(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_efforts_are_asked_the_same_questions() -> None:
-    for task in ("sums", "chains", "sorting"):
+    for task in ("addition", "modular", "sorting"):
         low, medium, high = (
             [(e.key, e.prompt) for e in questions(task, effort, 25, 3)] for effort in EFFORTS
         )

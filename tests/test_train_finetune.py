@@ -33,7 +33,7 @@ def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng, path = random.Random(1), tmp_path_factory.mktemp("chats") / "chats.jsonl"
     with path.open("w") as file:
         for _ in range(12):
-            e = TASKS["products"].example(rng, "low", "train")
+            e = TASKS["multiplication"].example(rng, "low", "train")
             messages = [{"role": "user", "content": e.prompt}, {"role": "assistant", "content": e.final}]
             file.write(json.dumps({"messages": messages}) + "\n")
     return path

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from motet.checkpoint import open_checkpoint  # noqa: E402
 from motet.library import embedded_folder  # noqa: E402
 from motet.reference import Reference  # noqa: E402
-from motet.tasks import EFFORTS, MEASURED, TASKS  # noqa: E402
+from motet.tasks import EFFORTS, FAMILIES, TALKS, TASKS  # noqa: E402
 from motet.tokenizer import Encoding, load_encoding  # noqa: E402
 from motet.train.evaluate import answer, questions, score  # noqa: E402
 from motet.train.quantize import round_to_stored  # noqa: E402
@@ -23,7 +23,8 @@ from motet.train.vocabulary import CONTROL  # noqa: E402
 FOLDER = embedded_folder()
 CARD = json.loads((FOLDER / "card.json").read_text())
 RECIPE = CARD["recipe"]
-MAX_NEW = 420
+STAGES = RECIPE["stages"]
+ASKED, MAX_NEW = STAGES["export"]["questions"], STAGES["export"]["max_new"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def packaged() -> Reference:
 
 def test_the_package_stays_small() -> None:
     assert sum(p.stat().st_size for p in FOLDER.iterdir()) <= 8e6
-    assert (FOLDER / "reference.npz").stat().st_size <= 300e3
+    assert (FOLDER / "reference.npz").stat().st_size <= 1e6
 
 
 def test_the_card_tells_of_these_files() -> None:
@@ -48,14 +49,15 @@ def test_the_card_tells_of_these_files() -> None:
         assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
     assert {"model.safetensors", "tokenizer.json", "training.jsonl", "reference.npz"} <= card["sha256"].keys()
     log = [json.loads(line) for line in (FOLDER / "training.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in log] == list(
-        range(RECIPE["log_every"], RECIPE["steps"] + 1, RECIPE["log_every"])
-    )
-    assert RECIPE["steps_done"] == RECIPE["steps"]
-    assert card["training"]["last"] == log[-1]
-    assert all(
-        card["held_out"]["greedy"][t][e]["asked"] == RECIPE["evaluate"] for t in MEASURED for e in EFFORTS
-    )
+    for name, stage in STAGES.items():
+        steps = [r["step"] for r in log if r["stage"] == name and "accepted" not in r]
+        assert steps == sorted(set(steps)) and (steps[-1] if steps else 0) == stage["steps"], name
+        assert stage["kind"] == "export" or any(r["stage"] == name and "accepted" in r for r in log), name
+    assert card["training"]["last"] == [r for r in log if "accepted" not in r][-1]
+    for way in ("greedy", "temperature 1"):
+        assert all(
+            card["held_out"][way][t][e]["asked"] == ASKED for t in (*FAMILIES, *TALKS) for e in EFFORTS
+        )
 
 
 def test_its_control_tokens(encoder: Encoding) -> None:
@@ -81,26 +83,27 @@ def test_its_reference_logits(packaged: Reference) -> None:
             np.testing.assert_allclose(found, file[f"logits{n}"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("task", "effort"), [("sums", "low"), ("products", "medium"), ("chains", "high")])
+@pytest.mark.parametrize(
+    ("task", "effort"), [("addition", "low"), ("multiplication", "medium"), ("modular", "high")]
+)
 def test_the_card_tells_the_measured_accuracy(
     packaged: Reference, encoder: Encoding, task: str, effort: str
 ) -> None:
-    """The first 60 of the card's 200 questions again, within four standard errors of a sample without replacement."""
-    assert effort in EFFORTS
-    claimed = CARD["held_out"]["greedy"][task][effort]["accuracy"]
-    asked = questions(task, effort, 60, RECIPE["seed"])  # type: ignore[arg-type]
+    """The card's questions again, greedily; other batches add in another order, which may turn one answer in fifty."""
+    asked = questions(task, effort, ASKED, RECIPE["seed"])  # type: ignore[arg-type]
     found = score(answer(Seen.of(packaged, torch.float32, False), encoder, asked, MAX_NEW))
-    spread = max(claimed * (1 - claimed), 1 / 200) / 60 * (200 - 60) / (200 - 1)
-    assert abs(found.accuracy - claimed) <= 4 * spread**0.5
-    assert found.asked == 60
+    assert abs(found.right - CARD["held_out"]["greedy"][task][effort]["right"]) <= ASKED // 50
 
 
 def test_another_question_gets_another_answer(packaged: Reference, encoder: Encoding) -> None:
     answers = answer(
-        Seen.of(packaged, torch.float32, False), encoder, questions("products", "high", 12, 999), MAX_NEW
+        Seen.of(packaged, torch.float32, False),
+        encoder,
+        questions("multiplication", "high", 12, 999),
+        MAX_NEW,
     )
     assert len({a.final for a in answers}) > 8
-    assert all(TASKS["products"].grade(a.example, a.final) is a.right for a in answers)
+    assert all(TASKS["multiplication"].grade(a.example, a.final) is a.right for a in answers)
 
 
 def test_rounding_is_idempotent(packaged: Reference) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ast
 import itertools
+import operator
 import random
 from collections import deque
 
 from motet.tasks.answers import integers
 from motet.tasks.base import Effort, Example
-from motet.tasks.countdown import evaluate
 from motet.tasks.family import Family, Work
 
 Goal = tuple[tuple[int, int, int], int]
@@ -132,6 +132,19 @@ def _checked(expression: str) -> str:
     outer = text.replace(whole, str(m), 1)
     v, _ = evaluate(ast.parse(outer, mode="eval").body)
     return f"{inner}={m}, {outer}={v}"
+
+
+def evaluate(node: ast.expr) -> tuple[int, list[int]]:
+    """Value and numbers used. Raises ValueError on anything but integers, + - * and parentheses."""
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value, [node.value]
+    if isinstance(node, ast.BinOp):
+        left, used_left = evaluate(node.left)
+        right, used_right = evaluate(node.right)
+        for kind, apply in ((ast.Add, operator.add), (ast.Sub, operator.sub), (ast.Mult, operator.mul)):
+            if isinstance(node.op, kind):
+                return apply(left, right), used_left + used_right
+    raise ValueError("not a sum, difference or product of integers")
 
 
 Grid = tuple[tuple[int, ...], ...]

@@ -72,7 +72,7 @@ def tokenizer_config() -> dict[str, Any]:
 def write_reference(model: Reference, run: Run, path: Path) -> None:
     """Prompts `idsN` (T,) int32 and the float32 logits `logitsN` (T, V) of the reference model for them, as .npz."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for n, (task, length) in enumerate(zip(("products", "chains"), REFERENCE_TOKENS, strict=True)):
+    for n, (task, length) in enumerate(zip(("multiplication", "modular"), REFERENCE_TOKENS, strict=True)):
         example = questions(task, "medium", 1, run.recipe.seed)[0]
         ids = row(Question(example, lesson(example)), run.encoding).ids[:length]
         arrays[f"ids{n}"] = np.array(ids, np.int32)
