@@ -234,11 +234,16 @@ def test_chat_by_pipe_remembers_until_new(motet: Command) -> None:
     assert len(result.stdout.splitlines()) >= 3
 
 
-def test_demo_shows_three_efforts(motet: Command) -> None:
+def test_demo_shows_three_efforts_a_tool_and_a_rule(motet: Command) -> None:
     report = motet.json("demo")
     assert [r["effort"] for r in report["replies"]] == ["low", "medium", "high"]
     assert all(r["final"] and r["finish"] == "stop" for r in report["replies"])
     assert report["answer"] in report["replies"][-1]["final"]
+    assert "unavailable" in report["tool"] or report["answer"] in report["tool"]["final"]
+    assert report["rule"]["kept"] and report["rule"]["final"]
+    assert motet.json("demo", "--seed", 1)["prompt"] != report["prompt"]
+    own = motet.json("demo", "What is 2 + 2?")
+    assert own["answer"] is None and len(own["replies"]) == 3 and "tool" not in own
 
 
 # --- weights -----------------------------------------------------------------------------------------------------------

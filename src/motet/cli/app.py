@@ -15,8 +15,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from motet.cli import demo, measure, serve, study, talk, text, tools, train, weights
 from motet.cli import eval as evaluation
-from motet.cli import measure, serve, study, talk, text, tools, train, weights
 from motet.errors import UsageError, UserError
 
 
@@ -43,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _section in (talk, serve, tools, weights, text, measure, study, evaluation, train):
+for _section in (talk, demo, serve, tools, weights, text, measure, study, evaluation, train):
     _section.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""Talking with a model: run, chat, demo. Knows what a person sees of a turn; session.py runs and times it."""
+"""Talking with a model: run, chat. Knows what a person sees of a turn; session.py runs and times it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -356,45 +356,7 @@ def chat(
         Chat(session, params, effort, analysis, [("system", system), ("developer", developer)], save).loop()
 
 
-def demo(
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Another question.")] = None,
-    model: ModelOption = "mini",
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Picks another question.")] = 0,
-    analysis: Annotated[bool, typer.Option("--analysis/--no-analysis", help="Show the thinking.")] = True,
-    json: JsonOption = False,
-) -> None:
-    """The embedded model thinks about one question at low, medium and high effort."""
-    text, answer = (prompt, None) if prompt else _held_out(seed)
-    with _open(model, "int8", None) as session:
-        show.note(f"{session.name}, loaded in {session.load_s:.2f} s", dim=True)
-        show.note(
-            f"\n{show.paint(show.BOLD, text)}" + (" (held out of its training)" if answer else ""), dim=False
-        )
-        reports = []
-        for effort in get_args(Effort):
-            show.note(f"\n{show.paint(show.BOLD, f'effort {effort}')}", dim=False)
-            conversation = _conversation([("user", text)], effort)
-            folded = _turn(
-                session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis, quiet=json
-            )
-            _remark(folded)
-            show.note(_speeds(session.timing, session))
-            reports.append(_report(session, folded, effort, analysis))
-        if json:
-            show.emit({"prompt": text, "answer": answer, "replies": reports})
-
-
-def _held_out(seed: int) -> tuple[str, str]:
-    """A question the embedded model was never trained on, with its answer."""
-    import random
-
-    from motet.tasks import TASKS
-
-    example = TASKS["products"].example(random.Random(seed), "high", "test")
-    return example.prompt, example.answer
-
-
 def add_to(app: typer.Typer) -> None:
     """Registers this file's commands."""
-    for command in (run, chat, demo):
+    for command in (run, chat):
         app.command(rich_help_panel="Talk")(command)
