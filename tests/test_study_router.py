@@ -46,7 +46,9 @@ def texts(subject: Native, mini: Model) -> list[Text]:
         for effort, e in asked
     ]
     replies = collect(subject, asks)
-    return [Text(r.ids, r.spans, effort, "addition") for (effort, _), r in zip(asked, replies, strict=True) if r]
+    return [
+        Text(r.ids, r.spans, effort, "addition") for (effort, _), r in zip(asked, replies, strict=True) if r
+    ]
 
 
 def failed(report: Report) -> set[str]:

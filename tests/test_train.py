@@ -41,7 +41,7 @@ from motet.train.rollout import Reply, Seen, converse, outcome_of, sample  # noq
 from motet.train.run import Run, carry_on, open_stage, read_log  # noqa: E402
 from motet.train.stages import STEPS  # noqa: E402
 
-DATA = {"addition": 1.0, "multiplication": 1.0, "smalltalk": 0.2}
+DATA = {"addition": 1.0, "multiplication": 1.0, "limits": 0.2}
 RECIPE = """
 threads = 1
 precision = "float32"

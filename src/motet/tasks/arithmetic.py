@@ -1,4 +1,5 @@
-"""Whole-number arithmetic in writing: sums, products, division with remainder, common divisors, nested expressions.
+"""Whole-number arithmetic in writing: sums and products; and, asked with the python tool alone, division with remainder,
+common divisors, nested expressions.
 
 Low states the result, medium writes intermediate results, high works digit by digit and checks where a check is cheap.
 """

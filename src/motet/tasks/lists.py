@@ -160,7 +160,9 @@ def _judged(kind: str, p: str, item: str) -> str:
         return f"{item}{'>' if int(item) > int(p) else '<' if int(item) < int(p) else '='}{p}"
     if kind == "word":
         return f"{item}/{p}"
-    return f"{item} ends {item[-1]}/{p}" if kind == "tens" else f"{item} {('even', 'odd')[int(item) % 2]}/{kind}"
+    return (
+        f"{item} ends {item[-1]}/{p}" if kind == "tens" else f"{item} {('even', 'odd')[int(item) % 2]}/{kind}"
+    )
 
 
 def _counts(kind: str, p: str, item: str) -> bool:

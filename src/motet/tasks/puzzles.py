@@ -1,13 +1,11 @@
-"""Who has what, and who stands where: small logic puzzles with one solution.
+"""Who has what: small logic puzzles with one solution.
 
 Low states the result, medium the conclusions, high what remains possible after each clue.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
-from typing import ClassVar
 
 from motet.tasks.answers import last_of
 from motet.tasks.base import Effort, Example, direct
@@ -133,75 +131,3 @@ def _deduce(
         for ts in left.values():
             ts.discard(single[1])
     return found
-
-
-# trait, people in order (most first), clues (more, less), place asked for (0: the first)
-Order = tuple[str, tuple[str, ...], tuple[tuple[str, str], ...], int]
-
-
-class Ordering(Family[Order]):
-    """Who is tallest, if Ann is taller than Bob? Levels are people; beyond: eight."""
-
-    name = "ordering"
-    levels, beyond = (3, 4, 5, 6), 8
-    TRAITS: ClassVar = {
-        "tall": ("taller than", "shorter than", "tallest", "shortest"), "old": ("older than", "younger than", "oldest", "youngest"),
-        "fast": ("faster than", "slower than", "fastest", "slowest"), "rich": ("richer than", "poorer than", "richest", "poorest"),
-        "strong": ("stronger than", "weaker than", "strongest", "weakest"),
-    }  # fmt: skip
-    asks = (
-        "{c} Who is the {q}?",
-        "{c} Who is {q}?",
-        "{c} Which person is the {q}?",
-        "Who is the {q}? {c}",
-        "{c} Name the {q}.",
-        "Here is what I know. {c} Who is the {q}?",
-    )
-    unseen = (
-        "{c} If all of them stand in a row by this, whose place is that of the {q}?",
-        "Read this and name the {q} one. {c}",
-    )
-    _PLACES = ("", "second ", "third ", "fourth ")
-
-    def draw(self, rng: random.Random, level: int) -> Order:
-        """Neighbours are compared, in any order; the question is about the first, the last or one of the middle."""
-        trait = rng.choice(tuple(self.TRAITS))
-        people = tuple(rng.sample(PEOPLE, level))
-        clues = list(itertools.pairwise(people))
-        rng.shuffle(clues)
-        place = rng.choice((0, -1, *range(1, min(4, level - 1))))
-        return trait, people, tuple(clues), place
-
-    def key(self, x: Order) -> str:
-        """Trait, order and question."""
-        return f"{x[0]} {'-'.join(x[1])} {x[3]}"
-
-    def fields(self, rng: random.Random, x: Order) -> dict[str, object]:
-        """Clues either way round."""
-        more, less, most, least = self.TRAITS[x[0]]
-        said = (f"{a} is {more} {b}." if rng.random() < 0.5 else f"{b} is {less} {a}." for a, b in x[2])
-        return {"c": " ".join(said), "q": least if x[3] < 0 else f"{self._PLACES[x[3]]}{most}"}
-
-    def work(self, rng: random.Random, x: Order, effort: Effort) -> Work:
-        """Nothing; the clues the same way round; then the row they make, found step by step."""
-        _, people, clues, place = x
-        answer = people[place]
-        if effort == "low":
-            return Work(direct(answer), answer)
-        turned = ", ".join(f"{a}>{b}" for a, b in clues)
-        if effort == "medium":
-            return Work(f"{turned}.", answer)
-        rows: list[list[str]] = []
-        steps = []
-        for a, b in clues:
-            left = next((r for r in rows if r[-1] == a), None)
-            right = next((r for r in rows if r[0] == b), None)
-            new = (left or [a]) + (right or [b])
-            rows = [r for r in rows if r is not left and r is not right] + [new]
-            steps.append(">".join(new))
-        top = ">".join(people)
-        return Work(f"{turned}; {'; '.join(steps)}. Row {top}: {answer}.", answer)
-
-    def grade(self, example: Example, final: str) -> bool:
-        """The last name."""
-        return last_of(final, PEOPLE) == example.answer

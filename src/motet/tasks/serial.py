@@ -1,18 +1,15 @@
-"""Work that must be done one step after another: chains modulo a prime, swaps, small programs, truth values.
+"""Work that must be done one step after another: chains modulo a prime; and, for the python tool, small programs and truth values.
 
 Low states the result, medium one value a step, high the whole step.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
 from typing import Any, ClassVar
 
-from motet.tasks.answers import last_of
 from motet.tasks.base import Effort, Example, direct, grade_integer
 from motet.tasks.family import Family, Work
-from motet.tasks.words import PEOPLE, THINGS
 
 Chain = tuple[int, int, tuple[tuple[str, int], ...]]
 
@@ -68,76 +65,6 @@ class Modular(Family[Chain]):
     def grade(self, example: Example, final: str) -> bool:
         """Exact equality of the last integer."""
         return grade_integer(example, final)
-
-
-Swaps = tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, str], ...], str]
-
-
-class Tracking(Family[Swaps]):
-    """People hold things and swap; who holds one thing in the end? Levels are swaps; beyond: nine."""
-
-    name = "tracking"
-    levels, beyond = (2, 3, 4, 5, 6), 9
-    asks = (
-        "{start}. {swaps}. Who has the {t} now?", "At first {start}. Then {swaps}. Who holds the {t} at the end?",
-        "{start}. These people swap: {swaps}. Who ends up with the {t}?", "{start}. {swaps}. Where is the {t}?",
-        "To begin with, {start}. {swaps}. Who has the {t}?", "{start}. After {swaps}, who has the {t}?")  # fmt: skip
-    unseen = (
-        "Somebody owns the {t} after this story; who? {start}. {swaps}.",
-        "{start}. {swaps}. Name the person with the {t}.",
-    )
-    _FORMS = ("{a} and {b} swap", "{a} swaps with {b}", "{a} trades with {b}")
-
-    def draw(self, rng: random.Random, level: int) -> Swaps:
-        """Three to five people; the thing asked for takes part in at least half of the swaps."""
-        n = rng.choice((3, 4, 4, 5))
-        people, things = tuple(rng.sample(PEOPLE, n)), tuple(rng.sample(THINGS, n))
-        while True:
-            swaps = tuple((a, b) for a, b in (rng.sample(people, 2) for _ in range(level)))
-            thing = rng.choice(things)
-            if 2 * sum(h != g for h, g in _pairs(_holders(people, things, swaps, thing))) >= level:
-                return people, things, swaps, thing
-
-    def key(self, x: Swaps) -> str:
-        """Names, things, swaps and the question."""
-        return f"{'-'.join(x[0])} {'-'.join(x[1])} {' '.join('-'.join(s) for s in x[2])} {x[3]}"
-
-    def fields(self, rng: random.Random, x: Swaps) -> dict[str, object]:
-        """Who holds what, and the swaps in one form."""
-        has = rng.choice(("has", "holds"))
-        start = ", ".join(f"{p} {has} the {t}" for p, t in zip(x[0], x[1], strict=True))
-        form = rng.choice(self._FORMS)
-        return {"start": start, "swaps": ", ".join(form.format(a=a, b=b) for a, b in x[2]), "t": x[3]}
-
-    def work(self, rng: random.Random, x: Swaps, effort: Effort) -> Work:
-        """Nothing, the holders of the thing in turn, or each swap with who holds it then."""
-        people, things, swaps, thing = x
-        holders = _holders(people, things, swaps, thing)
-        if effort == "low":
-            return Work(direct(holders[-1]), holders[-1])
-        if effort == "medium":
-            moves = [holders[0]] + [h for g, h in _pairs(holders) if g != h]
-            return Work(f"{thing} {', '.join(moves)}.", holders[-1])
-        steps = [f"{a} {b}: {h}" for (a, b), h in zip(swaps, holders[1:], strict=True)]
-        return Work(f"{thing} {holders[0]}; {'; '.join(steps)}. So {holders[-1]}.", holders[-1])
-
-    def grade(self, example: Example, final: str) -> bool:
-        """The last name."""
-        return last_of(final, PEOPLE) == example.answer
-
-
-def _holders(
-    people: tuple[str, ...], things: tuple[str, ...], swaps: tuple[tuple[str, ...], ...], thing: str
-) -> list[str]:
-    """Who holds the thing at first and after each swap."""
-    at = [people[things.index(thing)]]
-    for a, b in swaps:
-        at.append({a: b, b: a}.get(at[-1], at[-1]))
-    return at
-
-
-def _pairs(items: list[str]) -> list[tuple[str, str]]:
-    return list(itertools.pairwise(items))
 
 
 Line = tuple[str, str, str, str]  # target = left op right

@@ -1,21 +1,9 @@
-"""Everything outside arithmetic: greetings, and questions this small model cannot answer and says so.
-
-Not a measure of anything: it only keeps an untrained question from getting invented arithmetic for an answer.
-"""
+"""What people say that asks for no work: greetings, thanks, questions about the model, and questions nobody taught it to answer."""
 
 from __future__ import annotations
 
 import random
 
-from motet.tasks.base import Effort, Example, Split, split_of
-
-_HELLO = "Hello! I can do small arithmetic: sums, products, chains modulo a prime, and countdown. Try: What is 12 * 13?"
-_WHO = "I am mini, a very small gpt-oss trained from scratch. I can only do small arithmetic."
-_THANKS = "You are welcome."
-_CANNOT = "Sorry, I can only do small arithmetic. Try: What is 17 + 25?"
-_THOUGHT = {
-    _HELLO: "A greeting", _WHO: "A question about me", _THANKS: "Thanks", _CANNOT: "This is not arithmetic",
-}  # fmt: skip
 GREETINGS = ("hello", "hi", "hey", "good morning", "good evening", "hello there", "hi there", "greetings", "yo", "help",
               "good day", "how are you", "hello, how are you", "what's up", "hey there", "test", "are you there")  # fmt: skip
 ABOUT = ("who are you", "what are you", "what can you do", "what is your name", "tell me about yourself", "are you ChatGPT",
@@ -62,41 +50,6 @@ _ADJECTIVES = (
     "important",
     "tired",
 )
-
-
-class Smalltalk:
-    """Greetings, questions about the model, thanks, and requests out of scope."""
-
-    name = "smalltalk"
-
-    def example(self, rng: random.Random, effort: Effort, split: Split) -> Example:
-        """A fresh example; greetings are too few to be split and are always trained."""
-        while True:
-            prompt, final, fixed = _draw(rng)
-            key = f"smalltalk {prompt.lower()}"
-            if fixed or split_of(key) == split:
-                break
-        thought = _THOUGHT[final]
-        text = {"low": f"{thought}.", "medium": f"{thought}. I answer briefly.",
-                "high": f"{thought}. There is nothing to compute. I answer briefly and say what I can do."}[effort]  # fmt: skip
-        return Example(self.name, effort, key, prompt, ((text, True),), final, final)
-
-    def grade(self, example: Example, final: str) -> bool:
-        """Equality with the one reply of its kind."""
-        return final.strip() == example.answer
-
-
-def _draw(rng: random.Random) -> tuple[str, str, bool]:
-    kind = rng.random()
-    if kind < 0.3:
-        pool, final = rng.choice(((GREETINGS, _HELLO), (ABOUT, _WHO), (POLITE, _THANKS)))
-        text = rng.choice(pool)
-        text = rng.choice((text, text.capitalize(), text.capitalize()))
-        end = rng.choice(("", ".", "!", "?")) if final is not _WHO else rng.choice(("", "?", "?"))
-        return text + end, final, True
-    if kind < 0.4:
-        return noise(rng), _CANNOT, False
-    return unanswerable(rng), _CANNOT, False
 
 
 def unanswerable(rng: random.Random) -> str:

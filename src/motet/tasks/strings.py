@@ -1,4 +1,4 @@
-"""Letters: how words are spelled, edits of a row of letters, brackets that close.
+"""Letters: edits of a row of letters; and, for tools, how words are spelled.
 
 Letters are spelled one by one with spaces, since the vocabulary hides them inside words.
 """
@@ -6,7 +6,6 @@ Letters are spelled one by one with spaces, since the vocabulary hides them insi
 from __future__ import annotations
 
 import random
-import re
 from typing import ClassVar
 
 from motet.tasks.answers import integers, letters
@@ -174,66 +173,3 @@ def edited(row: str, edit: Edit) -> str:
         "swap": row[1:2] + row[:1] + row[2:], "append": row + a, "prepend": a + row, "rotate": row[1:] + row[:1],
         "double": row + row[-1:],
     }[kind]  # fmt: skip
-
-
-_CLOSE = {"(": ")", "[": "]", "{": "}", "<": ">"}
-
-
-class Brackets(Family[str]):
-    """Which brackets close an unfinished row? Levels are lengths; beyond: 26 brackets."""
-
-    name = "brackets"
-    levels, beyond = (8, 11, 14, 18), 26
-    asks = ("Which brackets close {s}", "Complete the brackets: {s}", "What is missing at the end of {s}", "Close all open brackets of {s}",
-            "Finish {s}", "Add the missing closing brackets: {s}")  # fmt: skip
-    unseen = (
-        "This row of brackets was cut off; write its end: {s}",
-        "How must {s} go on, so that every bracket has its partner?",
-    )
-
-    def draw(self, rng: random.Random, level: int) -> str:
-        """A row that leaves one to six open."""
-        while True:
-            row, open_ = "", ""
-            while len(row) < level:
-                if open_ and rng.random() < 0.45:
-                    row, open_ = row + _CLOSE[open_[-1]], open_[:-1]
-                else:
-                    c = rng.choice("([{<")
-                    row, open_ = row + c, open_ + c
-            if 1 <= len(open_) <= 6:
-                return row
-
-    def key(self, x: str) -> str:
-        """The row."""
-        return x
-
-    def fields(self, rng: random.Random, x: str) -> dict[str, object]:
-        """With spaces, so that each bracket is a token of its own."""
-        return {"s": " ".join(x)}
-
-    def work(self, rng: random.Random, x: str, effort: Effort) -> Work:
-        """Nothing; what is open after each closing bracket; what is open after each bracket."""
-        open_, short, long = "", [], []
-        for i, c in enumerate(x):
-            open_ = open_ + c if c in _CLOSE else open_[:-1]
-            state = " ".join(open_) or "none"
-            long.append(f"{c}: {state}")
-            if c not in _CLOSE and (i + 1 == len(x) or x[i + 1] in _CLOSE):
-                short.append(state)
-        final = " ".join(_CLOSE[c] for c in reversed(open_))
-        left = " ".join(open_)
-        trace = {
-            "low": f"{len(open_)} open.",
-            "medium": "; ".join([*short, left]) + ".",
-            "high": "; ".join(long) + f". Open {left}.",
-        }
-        return Work(trace[effort], final)
-
-    def grade(self, example: Example, final: str) -> bool:
-        """The brackets of the answer, with whatever stands around them."""
-        found = "".join(re.findall(r"[\](){}<>\[]", final))
-        wanted = example.answer.replace(" ", "")
-        return found == wanted or (
-            found.endswith(wanted) and found[: -len(wanted)] == example.key.split()[-1]
-        )
