@@ -78,14 +78,62 @@ def sweep(
     asked.finish(report, out, json)
 
 
-def _budgets(text: str) -> tuple[int | None, ...]:
+def _budgets(text: str, option: str = "--budgets") -> tuple[int | None, ...]:
     try:
         found = tuple(None if part.strip() == "none" else int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--budgets is '{text}'; give numbers with commas between, or none.") from None
+        raise UsageError(f"{option} is '{text}'; give numbers with commas between, or none.") from None
     if any(b is not None and b < 0 for b in found):
-        raise UsageError(f"--budgets is '{text}'; a budget is at least 0.")
+        raise UsageError(f"{option} is '{text}'; none of them may be below 0.")
     return found
+
+
+@study.command("elicit")
+def elicit(
+    model: ModelOption = "mini",
+    url: UrlOption = None,
+    task: TasksOption = None,
+    questions: QuestionsOption = 20,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", min=1, help="Tries at each question and effort.")] = 8,
+    tries: Annotated[
+        str, typer.Option("--tries", metavar="K,K", help="The best and the vote of so many; default: powers of two.")
+    ] = "",
+    retries: Annotated[int, typer.Option("--retries", metavar="N", min=0, help="Told that it is wrong, at most.")] = 3,
+    budgets: Annotated[str, typer.Option("--budgets", metavar="B,B", help="Tokens of thinking at most, such as 16,64.")] = "none",
+    max_tokens: MaxTokens = 2048,
+    temperature: Annotated[float, typer.Option("--temperature", metavar="T", min=0)] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="S")] = 0,
+    width: WidthOption = 16,
+    grammar: Grammar = "on",
+    defect: DefectOption = None,
+    precision: PrecisionOption = "int8",
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """How much can be got out of a model: many tries, votes, trying again once told, budgets, a tool."""
+    from motet.study import elicit_planted
+    from motet.study.elicit import WAYS, Plan
+    from motet.study.elicit import elicit as run
+    from motet.study.questions import chosen
+
+    plan = Plan(
+        chosen(tuple(task or ()), ()) if defect is None else chosen(tuple(task or ())), questions=questions, samples=samples,
+        tries=tuple(b for b in _budgets(tries or "none", "--tries") if b is not None), retries=retries,
+        budgets=tuple(b for b in _budgets(budgets) if b is not None), seed=seed, max_tokens=max_tokens or 2048, temperature=temperature,
+    )  # fmt: skip
+    played, ways = None, WAYS
+    if defect is not None:
+        name = asked.known(defect, elicit_planted.PLANTED)
+        played, ways = elicit_planted.planted(name, plan, plan.tasks)
+    with (
+        show.bar("asking", "answers") as progress,
+        asked.subject(
+            model, url, played, precision=precision, threads=threads, width=width, grammar=grammar == "on"
+        ) as who,
+    ):
+        report = run(who, plan, progress, ways=ways)
+    asked.finish(report, out, json)
 
 
 @study.command("router")

@@ -102,12 +102,12 @@ def _plays(how: Planted, known: dict[str, Example]) -> Plays:
         example = known.get(prompt)
         right = example is not None and rng.random() < how.skill(heard.effort)
         thought = " ".join(str(rng.randrange(1000)) for _ in range(n))
-        return how.spoil(speaks(thought, _final(example) if right and example else "I do not know."))
+        return how.spoil(speaks(thought, accepted(example) if right and example else "I do not know."))
 
     return play
 
 
-def _final(example: Example) -> str:
+def accepted(example: Example) -> str:
     """A final message the grader accepts: the teacher's at high effort, or the bare answer."""
     from motet.tasks import TASKS
 
