@@ -139,7 +139,7 @@ def test_mini_watched_from_its_routers_too(tmp_path: Path) -> None:
 
 def test_mini_behind_a_url_is_watched_by_its_words() -> None:
     model = motet.load("mini", threads=1)
-    plan = Plan(1, 3, ("sums",), ("low", "high"), questions=4, temperatures=(1.0,), max_tokens=300)
+    plan = Plan(1, 3, ("addition",), ("low", "high"), questions=4, temperatures=(1.0,), max_tokens=300)
     with (
         Engine(model, max_batch=4) as engine,
         serving(engine, name="mini", encoding=model.encoding) as served,

@@ -384,7 +384,7 @@ def test_every_parameter_has_one_optimizer() -> None:
 def test_the_rate_warms_up_and_decays() -> None:
     optimizer = read_recipe("mini").stages["distill"].optimizer
     rates = [optimizer.rate(s, 1000) for s in range(1000)]
-    assert rates[0] == 1 / optimizer.warmup and max(rates) == 1.0 and 0.02 < rates[-1] < 0.03
+    assert rates[0] == 1 / optimizer.warmup and max(rates) == 1.0 and 0 < rates[-1] - optimizer.floor < 0.01
     peak = rates.index(1.0)
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(
         rates[peak:], reverse=True

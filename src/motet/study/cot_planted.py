@@ -221,7 +221,7 @@ def _working(rng: random.Random) -> str:
     """What teachers write at high effort, question after question."""
     return "".join(
         " " + TASKS[t].example(rng, "high", "test").analysis_text
-        for t in ("addition", "multiplication", "modular")
+        for t in ("addition", "multiplication", "stories")
         for _ in range(3)
     )
 
@@ -340,7 +340,7 @@ def thoughts(count: int, efforts: tuple[Effort, ...], seed: int = 0, test: bool 
     """`count` questions, each at every effort and in every kind; wordings of the test are never in the other set."""
     out = []
     for n in range(count):
-        task = ("addition", "multiplication", "modular")[n % 3]
+        task = ("addition", "multiplication", "stories")[n % 3]
         for effort in efforts:
             rng = random.Random(f"thought {seed} {test} {n}")
             e = TASKS[task].example(rng, effort, "test" if test else "train")

@@ -73,7 +73,7 @@ PLANTED: dict[str, Planted] = {
         "effort is obeyed, medium < high", effort=lambda e: "low" if e == "low" else "medium"
     ),
     "thinks in the answer": Planted("effort is obeyed", spoil=_in_answer),
-    "cut in silence": Planted("thinking is not cut", spoil=lambda t: _capped(t, 60)),
+    "cut in silence": Planted("thinking is not cut", spoil=lambda t: _capped(t, 72)),
     "stops unended": Planted("few are truncated", spoil=lambda t: t.removesuffix("<|return|>")),
     "truncated": Planted("few are truncated", spoil=lambda t: t.partition("<|end|>")[0]),
     "looping": Planted("few are going round", spoil=lambda t: t.partition("<|end|>")[0] + " wait no" * 120),
