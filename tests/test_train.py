@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -590,6 +591,20 @@ def test_an_export_holds_the_values_training_saw(
     assert card["recipe"]["seed"] == recipe.seed and card["training"]["tokens"] == run.tokens
 
 
+def test_an_export_of_an_earlier_stage(recipe: Recipe, trained: Path, tmp_path: Path) -> None:
+    """Where later stages made a model worse, what is stored is the one before them."""
+    (tmp_path / "early.toml").write_text(RECIPE + 'weights = "distill"')
+    early = read_recipe(str(tmp_path / "early.toml"))
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    (folder / "recipe.json").unlink()
+    stored = torch.load(folder / "distill.pt", weights_only=True)["model"]
+    model = open_stage(early, folder, "export").model
+    assert all(torch.equal(p, stored[n]) for n, p in model.named_parameters())
+    late = open_stage(recipe, trained, "export").model
+    assert not all(torch.equal(p, stored[n]) for n, p in late.named_parameters())
+
+
 def test_an_export_runs_in_the_engine(recipe: Recipe, trained: Path, tmp_path: Path) -> None:
     """Trained, stored, packed, served: the engine's logits are the stored model's."""
     import motet
@@ -613,6 +628,10 @@ def test_an_export_runs_in_the_engine(recipe: Recipe, trained: Path, tmp_path: P
         (RECIPE.replace("steps = 6", "steps = 0"), "at least one step"),
         (RECIPE.replace("data = { addition = 1.0 }\ntokens", "tokens"), "stages.qat.data is empty"),
         (RECIPE.replace("{ addition = 1.0 }\ntokens", "{ plus = 1.0 }\ntokens"), "no data source 'plus'"),
+        (
+            RECIPE + 'weights = "export"',
+            "stages.export.weights is 'export'; name a stage before it: distill, rl, qat",
+        ),
         ("seed = ", "no TOML"),
     ],
 )

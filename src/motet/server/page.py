@@ -87,10 +87,10 @@ def describe(host: Host) -> dict[str, Any]:
     small = host.name == "mini"
     return {
         "model": host.name,
-        "welcome": "This is mini, a very small model: it can do small arithmetic, and shows how it gets there."
+        "welcome": "This is mini, a very small model: arithmetic, dates, lists and small puzzles, and how it gets there. More effort, more of it right."
         if small
         else "Thinking comes first and is folded away; more effort lets the model think longer.",
-        "ideas": ["What is 12 * 13?", "What is 345 + 678?", "Who are you?"]
+        "ideas": ["What is 12 * 13?", "It is 14:35. What time is it in 50 minutes?", "Who are you?"]
         if small
         else ["How many primes are there below 1,000?", "Why is the sky blue, and not violet?"],
         "tools": host.workshop.offers,

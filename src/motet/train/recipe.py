@@ -114,9 +114,13 @@ class Reinforce(Stage):
 
 @dataclass(frozen=True)
 class Export(Stage):
-    """Writes the checkpoint folder, in MXFP4, and measures it on `questions` held-out questions per task and effort."""
+    """Writes the checkpoint folder, in MXFP4, and measures it on `questions` held-out questions per task and effort.
+
+    `weights`: the stage whose weights these are; the one before this when empty.
+    """
 
     max_new: int = 512
+    weights: str = ""
 
 
 KINDS: dict[str, type[Stage]] = {"supervised": Supervised, "reinforce": Reinforce, "export": Export}
@@ -197,6 +201,11 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
             raise UsageError(f"stages.{stage}.data is empty; name sources and their shares.")
         for name in getattr(settings, "data", {}):
             source(name)
+        earlier = list(recipe.stages)[: list(recipe.stages).index(stage)]
+        if isinstance(settings, Export) and settings.weights and settings.weights not in earlier:
+            raise UsageError(
+                f"stages.{stage}.weights is {settings.weights!r}; name a stage before it: {', '.join(earlier)}."
+            )
     try:
         recipe.config(recipe.vocabulary.size, (0,), 0)
     except (ConfigError, TypeError) as e:

@@ -131,6 +131,7 @@ def open_stage(recipe: Recipe, folder: Path, stage: str) -> Run:
     encoding = open_folder(recipe, folder)
     names = list(recipe.stages)
     before = names[names.index(stage) - 1] if names.index(stage) else None
+    before = getattr(recipe.stages[stage], "weights", "") or before
     eos = tuple(encoding.special(n) for n in ("<|return|>", "<|endoftext|>", "<|call|>"))
     settings = recipe.stages[stage]
     size = max(encoding.special_tokens.values()) + 1
