@@ -168,7 +168,7 @@ def retried(bench: Bench, examples: Sequence[Example]) -> list[Result]:
     spent = dict.fromkeys(talks, 0)
     finals: dict[str, list[str]] = {name: [] for name in talks}
     solved: set[str] = set()
-    out = []
+    out: list[Result] = []
     left = list(examples)
     for attempt in range(1 + bench.plan.retries):
         replies = bench.ask([bench.turns(talks[_name(e)], e, 1_000 + attempt) for e in left])
@@ -287,7 +287,7 @@ def envelope(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         (r for r in rows if r["questions"] == most), key=lambda r: (r["tokens"], -r["solved"].value)
     ):
         if not out or r["solved"].value > out[-1]["solved"].value:
-            before = out[-1] if out else {"tokens": 0.0, "solved": Interval(0.0, 0.0, 0.0)}
+            before: dict[str, Any] = out[-1] if out else {"tokens": 0.0, "solved": Interval(0.0, 0.0, 0.0)}
             gained = 100 * (r["solved"].value - before["solved"].value)
             per = (r["tokens"] - before["tokens"]) / gained if gained else float("inf")
             out.append({k: r[k] for k in ("way", "tries", "tokens", "solved")} | {"per point": per})
