@@ -219,7 +219,7 @@ def tooled(bench: Bench, examples: Sequence[Example]) -> list[Result]:
         given = replace(example, scene=replace(example.scene, builtin=(PYTHON,)))
         reply = minisuite.ask(subject.engine, subject.encoding, given, plan, n)  # type: ignore[arg-type]
         bench.progress(n + 1, len(coded))
-        out.append(Result(f"{example.effort}, python tool", 1, example, float(reply.right), reply.tokens))
+        out.append(Result(f"{example.effort}, python tool", 1, example, float(reply.right), reply.sampled))
     return out
 
 

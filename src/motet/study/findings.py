@@ -96,7 +96,7 @@ def run(
     from motet.engine import Engine
     from motet.library import find
     from motet.model import load
-    from motet.study import channels, cot, hierarchy, router, sweep
+    from motet.study import channels, cot, elicit, hierarchy, router, sweep
 
     part = 10 if quick else 1
     model = load(find(model_name))
@@ -123,6 +123,7 @@ def run(
         subject = Native(engine, model.encoding, model_name, width=16)
         studies: list[Callable[[], Report]] = [
             lambda: sweep.sweep(subject, sweep.Plan(questions=each(subject, 240, part), budgets=(None, 16, 64), max_tokens=700)),
+            lambda: elicit.elicit(subject, elicit.Plan(questions=each(subject, 84, part), max_tokens=700)),
             lambda: router.study(subject, model, router.Plan(questions=each(subject, 48, part), max_tokens=500), load(find(model_name), precision="float32")),
             lambda: cot.study(subject, cot.Plan(10 // min(part, 4), 60 // min(part, 4), questions=each(subject, 160, part), max_tokens=700)),
             lambda: channels.study(subject, channels.Plan(cases=5_000 // part, outlets=60 // part, questions=each(subject, 40, 1), canaries=30 // min(part, 5), max_tokens=500)),

@@ -37,7 +37,8 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply, graded. `final` None: not in Harmony's form. `called`: the calls were the right ones, and no others."""
+    """One reply, graded. `final` None: not in Harmony's form. `called`: the calls were the right ones, and no others. `tokens`
+    are those of thinking, `sampled` all that the model wrote."""
 
     example: Example
     final: str | None
@@ -45,6 +46,7 @@ class Reply:
     called: bool
     calls: int
     tokens: int
+    sampled: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,17 +143,19 @@ def ask(engine: Engine, encoding: Encoding, example: Example, plan: Plan, number
     desk, functions = Desk(example), has_functions(conversation)
     prompt, ids = render(conversation, encoding), list[int]()
     opening = [encoding.special("<|start|>"), *encoding.encode("assistant")]
+    sampled = 0
     for turn in range(CALLS + 1):
         params = SamplingParams(temperature=plan.temperature, max_tokens=plan.max_tokens,
                                 seed=plan.seed * 1_000_003 + number * 11 + turn)  # fmt: skip
         more = engine.generate(prompt + ids, params)
         ids += more
+        sampled += len(more)
         made = said(parse(more, encoding))
         answer = desk.answer(made[-1]) if made and more[-1] == encoding.special("<|call|>") else None
         if answer is None:
             break
         ids += render_message(answer, encoding, functions=functions) + opening
-    return read(example, ids, encoding)
+    return replace(read(example, ids, encoding), sampled=sampled)
 
 
 def read(example: Example, ids: Sequence[int], encoding: Encoding) -> Reply:
