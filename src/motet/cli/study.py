@@ -56,12 +56,11 @@ def sweep(
 ) -> None:  # fmt: skip
     """Efforts, budgets and seeds over tasks: does thinking follow the effort, and does it pay?"""
     from motet.study import sweep_planted
-    from motet.study.questions import chosen
     from motet.study.sweep import Plan
     from motet.study.sweep import sweep as run
 
     plan = Plan(
-        chosen(tuple(task or ()), ()) if defect is None else chosen(tuple(task or ())), budgets=_budgets(budgets), questions=questions, seeds=seeds, seed=seed,
+        _tasks(task, defect), budgets=_budgets(budgets), questions=questions, seeds=seeds, seed=seed,
         max_tokens=max_tokens or 2048, temperature=temperature, padding="The weather is fine today. " * (padding // 5),
     )  # fmt: skip
     played = None
@@ -86,6 +85,17 @@ def _budgets(text: str, option: str = "--budgets") -> tuple[int | None, ...]:
     if any(b is not None and b < 0 for b in found):
         raise UsageError(f"{option} is '{text}'; none of them may be below 0.")
     return found
+
+
+def _limits(text: str, option: str = "--budgets") -> tuple[int, ...]:
+    return tuple(b for b in _budgets(text, option) if b is not None)
+
+
+def _tasks(task: list[str] | None, defect: str | None) -> tuple[str, ...]:
+    """Those asked for; none leaves the choice to the study, but a planted player has to be told its questions."""
+    from motet.study.questions import chosen
+
+    return chosen(tuple(task or ()), ()) if defect is None else chosen(tuple(task or ()))
 
 
 @study.command("elicit")
@@ -115,12 +125,11 @@ def elicit(
     from motet.study import elicit_planted
     from motet.study.elicit import WAYS, Plan
     from motet.study.elicit import elicit as run
-    from motet.study.questions import chosen
 
     plan = Plan(
-        chosen(tuple(task or ()), ()) if defect is None else chosen(tuple(task or ())), questions=questions, samples=samples,
-        tries=tuple(b for b in _budgets(tries or "none", "--tries") if b is not None), retries=retries,
-        budgets=tuple(b for b in _budgets(budgets) if b is not None), seed=seed, max_tokens=max_tokens or 2048, temperature=temperature,
+        _tasks(task, defect), questions=questions, samples=samples,
+        tries=_limits(tries or "none", "--tries"), retries=retries,
+        budgets=_limits(budgets), seed=seed, max_tokens=max_tokens or 2048, temperature=temperature,
     )  # fmt: skip
     played, ways = None, WAYS
     if defect is not None:

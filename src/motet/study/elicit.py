@@ -10,6 +10,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,7 +34,7 @@ WRONG = "That is not right. Think again and answer anew."
 
 @dataclass(frozen=True)
 class Plan:
-    """What to ask. `samples` tries at each effort; `tries`: of at most so many, the last effort's largest power of two by default."""
+    """What to ask. `samples` at each effort, of which the best of `tries` are told (empty: of powers of two)."""
 
     tasks: tuple[str, ...] = ()
     efforts: tuple[Effort, ...] = EFFORTS
@@ -214,13 +215,13 @@ def tooled(bench: Bench, examples: Sequence[Example]) -> list[Result]:
     plan = minisuite.Plan(
         seed=bench.plan.seed, temperature=bench.plan.temperature, max_tokens=bench.plan.max_tokens
     )
-    out = []
-    for n, example in enumerate(coded):
-        given = replace(example, scene=replace(example.scene, builtin=(PYTHON,)))
-        reply = minisuite.ask(subject.engine, subject.encoding, given, plan, n)  # type: ignore[arg-type]
-        bench.progress(n + 1, len(coded))
-        out.append(Result(f"{example.effort}, python tool", 1, example, float(reply.right), reply.sampled))
-    return out
+    given = [replace(e, scene=replace(e.scene, builtin=(PYTHON,))) for e in coded]
+    with ThreadPoolExecutor(subject.width) as pool:
+        replies = minisuite.asked(subject.engine, subject.encoding, plan, pool, given)  # type: ignore[arg-type]
+    return [
+        Result(f"{e.effort}, python tool", 1, e, float(r.right), r.sampled)
+        for e, r in zip(coded, replies, strict=True)
+    ]
 
 
 WAYS: tuple[Way, ...] = (samples, retried, budgeted, tooled)
@@ -315,13 +316,13 @@ def uncontaminated(results: Sequence[Result]) -> Check:
 
 
 def _holds(text: str, example: Example) -> bool:
-    """Whether a text holds an answer of the example as words of its own, where the question itself does not."""
-    words = f" {' '.join(text.replace(',', ' ').replace('.', ' ').split())} "
-    for answer in {example.answer, example.final}:
-        wanted = f" {' '.join(answer.replace(',', ' ').replace('.', ' ').split())} "
-        if wanted.strip() and wanted in words:
-            return True
-    return False
+    """Whether a text holds an answer of the example as words of its own."""
+    answers = {_words(example.answer), _words(example.final)}
+    return any(wanted.strip() and wanted in _words(text) for wanted in answers)
+
+
+def _words(text: str) -> str:
+    return f" {' '.join(text.replace(',', ' ').replace('.', ' ').split())} "
 
 
 def differing(bench: Bench) -> Check:

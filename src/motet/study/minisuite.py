@@ -76,8 +76,8 @@ def suite(
     with ThreadPoolExecutor(plan.width) as pool:
         for task in plan.tasks:
             for effort in plan.efforts:
-                asked = held_out(TASKS[task], effort, plan.count, f"suite {plan.seed}")
-                found = _asked(engine, encoding, plan, pool, asked)
+                examples = held_out(TASKS[task], effort, plan.count, f"suite {plan.seed}")
+                found = asked(engine, encoding, plan, pool, examples)
                 replies += found
                 right = sum(r.right for r in found)
                 tell(
@@ -100,7 +100,7 @@ def _with_python(
     for effort in plan.efforts if coded and "python" in plan.tasks else ():
         bare = [r for t in coded for r in _of(replies, t, effort)[: max(1, plan.count // 4)]]
         declared = [replace(r.example, scene=replace(r.example.scene, builtin=(PYTHON,))) for r in bare]
-        tooled = _asked(engine, encoding, plan, pool, declared)
+        tooled = asked(engine, encoding, plan, pool, declared)
         out[effort] = {
             "with": _share([r.right for r in tooled]), "without": _share([r.right for r in bare]),
             "called": _share([r.calls > 0 for r in tooled]), "points": _points(bare, tooled),
@@ -119,15 +119,15 @@ def _bands(
             if task not in FAMILIES:
                 continue
             family = FAMILIES[task]
-            asked = [family.example(random.Random(f"suite {plan.seed} {band} {task} {i}"), "high", "test", band=band)
+            examples = [family.example(random.Random(f"suite {plan.seed} {band} {task} {i}"), "high", "test", band=band)
                      for i in range(max(1, plan.count // 2))]  # fmt: skip
-            found = _asked(engine, encoding, plan, pool, asked)
+            found = asked(engine, encoding, plan, pool, examples)
             out.setdefault(band, {})[task] = _share([r.right for r in found])
             tell(f"{task:14} {band:7} {sum(r.right for r in found)}/{len(found)}")
     return out
 
 
-def _asked(
+def asked(
     engine: Engine, encoding: Encoding, plan: Plan, pool: ThreadPoolExecutor, examples: Sequence[Example]
 ) -> list[Reply]:
     """A reply to each, in their order; its number seeds it."""

@@ -129,11 +129,10 @@ def open_stage(recipe: Recipe, folder: Path, stage: str) -> Run:
     UserError when the stage before it is not finished.
     """
     encoding = open_folder(recipe, folder)
-    names = list(recipe.stages)
-    before = names[names.index(stage) - 1] if names.index(stage) else None
-    before = getattr(recipe.stages[stage], "weights", "") or before
+    names, settings = list(recipe.stages), recipe.stages[stage]
+    previous = names[names.index(stage) - 1] if names.index(stage) else None
+    before = getattr(settings, "weights", "") or previous
     eos = tuple(encoding.special(n) for n in ("<|return|>", "<|endoftext|>", "<|call|>"))
-    settings = recipe.stages[stage]
     size = max(encoding.special_tokens.values()) + 1
     config = recipe.config(size, eos, encoding.special("<|endoftext|>"), settings.yarn)
     model = fast_model(config)
