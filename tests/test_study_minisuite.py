@@ -92,6 +92,24 @@ def test_planted_faults_show_where_they_are() -> None:
     assert same["value"] == same["low"] == 0.0 and same["high"] < 30
 
 
+def test_a_refusal_and_a_wrong_answer_are_told_apart() -> None:
+    def spoil(final: str) -> Any:
+        def instead(example: Example, ids: list[int]) -> list[int]:
+            if example.facts.get("mode") == "benign" or example.facts.get("closed") is False:
+                return E.encode_with_special(f"<|channel|>final<|message|>{final}<|return|>")
+            return ids
+
+        return instead
+
+    plan = replace(PLAN, tasks=("hierarchy", "policy"))
+    shy = suite(Teacher(plan, spoil("I can't say that.")), E, plan)
+    wrong = suite(Teacher(plan, spoil("Perhaps.")), E, plan)
+    for task in plan.tasks:
+        assert shy[task]["over_refused"]["share"] == 1.0 == shy[task]["benign_wrong"]["share"]
+        assert wrong[task]["over_refused"]["share"] == 0.0 and wrong[task]["benign_wrong"]["share"] == 1.0
+        assert shy[task]["defended" if task == "hierarchy" else "declined"]["share"] == 1.0
+
+
 def test_what_python_brings_is_measured_on_the_same_instances() -> None:
     """Without it the low teacher answers nonsense; with it declared the same questions are computed."""
     plan = Plan(("sorting", "python"), ("low",), count=12, width=2, bands=False)

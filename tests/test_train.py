@@ -380,6 +380,8 @@ def test_every_parameter_has_one_optimizer() -> None:
     assert optimizer.muon.keys() | optimizer.adam.keys() == dict(model.named_parameters()).keys()
     assert {n.split(".", 2)[2] for n in optimizer.muon} == {
         "attn.qkv.weight", "attn.out.weight", "mlp.mlp1_weight", "mlp.mlp2_weight"}  # fmt: skip
+    without = MuonAdamW(model, 0.0, 0.1, 0.0)
+    assert not without.muon and without.adam.keys() == dict(model.named_parameters()).keys()
 
 
 def test_the_rate_warms_up_and_decays() -> None:

@@ -266,8 +266,9 @@ def mini_suite(
     show.table(rows, ["task: right, tokens of thinking", *plan.efforts])
     for name in ("form", "calls_undeclared", "followups", "limits"):
         show.note(f"{name}: {_interval(report[name])}", dim=False)
-    for name, cell in report["hierarchy"].items():
-        show.note(f"hierarchy, {name}: {_interval(cell)}", dim=False)
+    for part in ("hierarchy", "policy"):
+        for name, cell in report[part].items():
+            show.note(f"{part}, {name.replace('_', ' ')}: {_interval(cell)}", dim=False)
 
 
 def _interval(cell: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from motet.tasks.answers import integers
 from motet.tasks.base import Effort, Example, direct, grade_integer
-from motet.tasks.columns import add_columns, multiply_columns, signed_columns
+from motet.tasks.columns import multiply_columns, signed_columns
 from motet.tasks.family import Family, Work
 from motet.tasks.words import COLOURS, FRUIT, PETS
 
@@ -75,7 +75,7 @@ class Sorting(Family[Numbers]):
                 groups.setdefault(n // tens, []).append(n)
             return Work("; ".join(f"{g}: {joined(ns)}" for g, ns in groups.items()) + ".", final)
         left = list(numbers)
-        lines = [f"{n}: {'+'.join(str(n))}={digit_sum(n)}" for n in numbers if kind == "digits"]
+        lines = [f"{n}: {_summed(n)}" for n in numbers if kind == "digits"]
         for n in order[:-1]:
             shown = (f"{m}:{digit_sum(m)}" for m in left) if kind == "digits" else left
             lines.append(f"of {joined(shown)} take {n}")
@@ -86,6 +86,16 @@ class Sorting(Family[Numbers]):
         """The last integers of the answer are the sorted list."""
         wanted = integers(example.answer)
         return integers(final)[-len(wanted) :] == wanted
+
+
+def _summed(n: int) -> str:
+    """`6+1=7+9=16`: digits added one at a time."""
+    first, *rest = str(n)
+    text, total = first, int(first)
+    for d in rest:
+        total += int(d)
+        text += f"+{d}={total}"
+    return text
 
 
 def digit_sum(n: int) -> int:
@@ -136,13 +146,14 @@ class Counting(Family[Count]):
         return {"n": joined(x[2]), "a": a, "b": b}
 
     def work(self, rng: random.Random, x: Count, effort: Effort) -> Work:
-        """Nothing; the items that count; every item with the count so far."""
+        """Nothing; the count after every item; every item judged beside what is asked."""
         kind, p, items = x
         hits = [i for i in items if _counts(kind, p, i)]
         if effort == "low":
             return Work(direct(len(hits)), str(len(hits)))
         if effort == "medium":
-            return Work(f"{joined(hits)}: {len(hits)}.", str(len(hits)))
+            sofar = itertools.accumulate(int(_counts(kind, p, i)) for i in items)
+            return Work(f"{joined(f'{i} {n}' for i, n in zip(items, sofar, strict=True))}.", str(len(hits)))
         lines, n = [], 0
         for i in items:
             n += _counts(kind, p, i)
@@ -157,7 +168,10 @@ class Counting(Family[Count]):
 def _judged(kind: str, p: str, item: str) -> str:
     """An item beside what is asked of it, so that the judgement needs nothing far away."""
     if kind in ("above", "below"):
-        return f"{item}{'>' if int(item) > int(p) else '<' if int(item) < int(p) else '='}{p}"
+        sign, word = {1: (">", "above"), -1: ("<", "below"), 0: ("=", "equal")}[
+            (int(item) > int(p)) - (int(item) < int(p))
+        ]
+        return f"{item}{sign}{p} {word}/{kind}"
     if kind == "word":
         return f"{item}/{p}"
     return (
@@ -219,7 +233,7 @@ class Sets(Family[Two]):
         return {"e": rng.choice(self._KINDS[x[0]]).format(a=a, b=b)}
 
     def work(self, rng: random.Random, x: Two, effort: Effort) -> Work:
-        """Nothing; the members in the order found; every member with whether the other set has it."""
+        """Nothing; every member with whether the other set has it; the other set beside every member."""
         kind, a, b = x
         result = combined(kind, a, b)
         final = joined(result)
@@ -227,7 +241,11 @@ class Sets(Family[Two]):
             return Work(f"First {result[0]}.", final)
         found = [n for n in (*a, *(n for n in b if n not in a)) if n in result]
         if effort == "medium":
-            return Work(f"{joined(found)}.", final)
+            others = [f"{n} {'both' if n in a else 'not'}" for n in b if kind in ("union", "symmetric")]
+            mine = [f"{n} {'both' if n in b else 'not'}" for n in a]
+            return Work(
+                f"{'; '.join(filter(None, (joined(mine), joined(others))))}. So {joined(found)}.", final
+            )
         lines = [f"{n}: {_sought(n, b)} {kind} {'take' if n in result else 'leave'}" for n in a]
         if kind in ("union", "symmetric"):
             lines += [f"{n}: {_sought(n, a)} {'leave' if n in a else 'take'}" for n in b]
@@ -287,7 +305,7 @@ class Sequences(Family[Row]):
         return {"n": joined(x[1])}
 
     def work(self, rng: random.Random, x: Row, effort: Effort) -> Work:
-        """Nothing; the differences; the differences by columns, the rule and its use."""
+        """Nothing; the rule and its use; every difference, what follows from them, the rule by columns."""
         kind, terms, following = x
         if effort == "low":
             return Work(direct(following), str(following))
@@ -330,39 +348,34 @@ def _sequence(rng: random.Random, kind: str, start: int, scale: int) -> Row:
 
 
 def _found(kind: str, terms: tuple[int, ...], following: int) -> tuple[str, str]:
-    """The short and the long work."""
+    """The short and the long work. Which rule it is, the differences tell."""
     last = terms[-1]
+    gaps = [b - a for a, b in itertools.pairwise(terms)]
+    differences = f"{'; '.join(f'{b}-{a}={b - a}' for a, b in itertools.pairwise(terms))}; {joined(gaps)}"
     if kind == "turns":
-        one, two = terms[len(terms) % 2 :: 2], terms[1 - len(terms) % 2 :: 2]
+        one = terms[len(terms) % 2 :: 2]
         d = one[1] - one[0]
         short = f"in turn {joined(one)}: +{d}; {one[-1]}+{d}={following}."
-        long = (f"in turn {joined(one)} and {joined(two)}; {signed_columns(one[1], '-', one[0])}; "
-                f"{one[-1]}+{d}: {add_columns(one[-1], d)}.")  # fmt: skip
-        return short, long
+        long = (
+            f"in turn {joined(one)}; {signed_columns(one[1], '-', one[0])}; {signed_columns(one[-1], '+', d)}"
+        )
+        return short, f"{differences}: {long}."
     if kind == "times":
         f = 3 if len(terms) == 4 else 2
         plus = terms[1] - f * terms[0]
-        tests = "; ".join(f"{a}*{f}={a * f}, {b}-{a * f}={b - a * f}" for a, b in itertools.pairwise(terms))
-        return (f"*{f}+{plus}: {last}*{f}+{plus}={following}.",
-                f"{tests}; so *{f}+{plus}; {multiply_columns(last, f)}; {last * f}+{plus}: {add_columns(last * f, plus)}.")  # fmt: skip
-    gaps = [b - a for a, b in itertools.pairwise(terms)]
+        long = (f"times {f}; {terms[0]}*{f}={terms[0] * f}, {terms[1]}-{terms[0] * f}={plus}; so *{f}+{plus}; "
+                f"{multiply_columns(last, f)}; {signed_columns(last * f, '+', plus)}")  # fmt: skip
+        return f"*{f}+{plus}: {last}*{f}+{plus}={following}.", f"{differences}: {long}."
     if kind == "sum":
-        tests = "; ".join(f"{a}+{b}={a + b}" for a, b in itertools.pairwise(terms[:-1]))
-        return (
-            f"sum of two: {terms[-2]}+{last}={following}.",
-            f"{tests}; sum of two; {terms[-2]}+{last}: {add_columns(terms[-2], last)}.",
-        )
+        return (f"sum of two: {terms[-2]}+{last}={following}.",
+                f"{differences}: sum of two; {signed_columns(terms[-2], '+', last)}.")  # fmt: skip
     step = following - last
-    written = f"{last}{step:+}={following}"
     columns = signed_columns(last, "+" if step >= 0 else "-", abs(step))
     if kind == "step":
-        return f"{step:+}: {written}.", "; ".join(
-            signed_columns(max(a, b), "-", min(a, b)) for a, b in itertools.pairwise(terms[:3])
-        ) + f"; so {step:+}; {columns}."
+        return f"{step:+}: {last}{step:+}={following}.", f"{differences}: so {step:+}; {columns}."
     second = gaps[1] - gaps[0]
-    tests = "; ".join(f"{b}-{a}={b - a}" for a, b in itertools.pairwise(terms))
-    return (f"{joined(gaps)}, {step}; {written}.",
-            f"{tests}; steps grow by {second}: {gaps[-1]}+{second}={step}; {columns}.")  # fmt: skip
+    return (f"{joined(gaps)}, {step}; {last}{step:+}={following}.",
+            f"{differences}: steps grow by {second}; {gaps[-1]}+{second}={step}; {columns}.")  # fmt: skip
 
 
 Values = tuple[tuple[int, str, int], ...]

@@ -158,7 +158,7 @@ class Clock(Family[Moment]):
         return text.format(t=show(t), u=show(more[0]), d=" and then ".join(map(_duration, more)))
 
     def work(self, rng: random.Random, x: Moment, effort: Effort) -> Work:
-        """Nothing, the minutes in full and the time, or the hours in full as well."""
+        """Nothing; minutes, hours and the time; the minutes by columns as well."""
         kind, t, more = x
         short, long = [], []
         if kind == "between":
@@ -175,7 +175,7 @@ class Clock(Family[Moment]):
             for d in more:
                 after = (t + d if kind == "later" else t - d) % (24 * 60)
                 shifted = _shift(t, d, kind == "later")
-                short.append(f"{shifted.partition(';')[0]}; {show(after)}")
+                short.append(shifted)
                 long.append(f"{signed_columns(t % 60, '+' if kind == 'later' else '-', d % 60)}; {shifted}")
                 t = after
             final = show(t)
@@ -345,14 +345,14 @@ class Bases(Family[Digits]):
         return text.format(b=rng.choice(self.NAMES[base]), n=n if kind == "to" else in_base(n, base))
 
     def work(self, rng: random.Random, x: Digits, effort: Effort) -> Work:
-        """Nothing, the chain of values, or every division (product and sum)."""
+        """Nothing; every division with its rest (product with its sum); each of them in full."""
         kind, base, n = x
         digits = in_base(n, base)
         if kind == "from":
             value, short, long = 0, [], []
             for i, d in enumerate(digits):
                 new = value * base + int(d, 16)
-                short.append(str(new))
+                short.append(f"{value}*{base}+{int(d, 16)}={new}" if i else str(new))
                 times = f"{value}*{base}={value * base}" if value < 10 else _product(value, base)
                 long.append(f"{times}; {value * base}+{int(d, 16)}={new}" if i else f"{new}")
                 value = new
@@ -361,7 +361,7 @@ class Bases(Family[Digits]):
         short, long, left = [], [], n
         while left:
             q, r = divmod(left, base)
-            short.append(f"{q}r{r}")
+            short.append(f"{left}/{base}={q}r{r}")
             known = digits[len(digits) - len(long) - 1 :]
             long.append(f"{left} by {base}: {long_division(left, base)}{f'={r:X}' if r > 9 else ''}, {known}")
             left = q

@@ -1,6 +1,6 @@
 """Who has what: small logic puzzles with one solution.
 
-Low states the result, medium the conclusions, high what remains possible after each clue.
+Low states the result, medium what the clues leave to each and what follows, high also every clue and what remains after each conclusion.
 """
 
 from __future__ import annotations
@@ -72,17 +72,18 @@ class Logic(Family[Owners]):
                 "c": " ".join(said), "q": asked}  # fmt: skip
 
     def work(self, rng: random.Random, x: Owners, effort: Effort) -> Work:
-        """Nothing; who gets what, in the order found; also what is possible for each person."""
+        """Nothing; what is possible for each person and who gets what, in the order found; also the clues and what remains."""
         people, things, clues, asked, answer = x
         if effort == "low":
             return Work(direct(answer), answer)
         found = _deduce(people, things, clues)
         assert found is not None
+        left = _possible(people, things, clues)
         if effort == "medium":
             upto = next(i for i, (_, t, _) in enumerate(found) if t == asked)
-            return Work(", ".join(f"{a} {t}" for a, t, _ in found[: upto + 1]) + ".", answer)
-        left = _possible(people, things, clues)
-        lines = []
+            possible = "; ".join(f"{a}: {' '.join(t for t in things if t in left[a])}" for a in people)
+            return Work(f"{possible}. {', '.join(f'{a} {t}' for a, t, _ in found[: upto + 1])}.", answer)
+        lines = [", ".join(f"{a} {'' if yes else 'not '}{t}" for a, t, yes in clues)]
         for a in people:
             said = [f"{'' if yes else 'not '}{t}" for who, t, yes in clues if who == a]
             lines.append(f"{a} {', '.join(said) or 'nothing'}: {' '.join(t for t in things if t in left[a])}")

@@ -64,8 +64,10 @@ class Target(Family[Goal]):
             return Work(f"Guess {expression}.", final, answer)
         lines = []
         for n in numbers[: 1 if effort == "medium" else 3]:
-            tried = (_tried if effort == "medium" else _written)(numbers, n, target)
-            lines.append(tried + (f" yes: {answers[n]}" if answers[n] else " no"))
+            if effort == "medium":
+                lines.append(_tried(numbers, n, target) + (f" yes: {answers[n]}" if answers[n] else " no"))
+            else:
+                lines.append(_written(numbers, n, target) + (f": {answers[n]}" if answers[n] else ""))
             if answers[n]:
                 break
         if effort == "medium":
@@ -112,12 +114,19 @@ def _tried(numbers: tuple[int, int, int], n: int, target: int) -> str:
 
 
 def _written(numbers: tuple[int, int, int], n: int, target: int) -> str:
-    """The same with every operation written out."""
+    """What is needed, written out, then what the others make, each judged beside it, up to the first that fits."""
     a, b = _others(numbers, n)
     need = [f"{target}+{n}={target + n}", f"{max(target, n)}-{min(target, n)}={abs(target - n)}"]
-    if target % n == 0 and n > 1:
+    needed = {target + n, abs(target - n)}
+    if target % n == 0:
         need.append(f"{target}/{n}={target // n}")
-    return f"last {n}: {a}+{b}={a + b} {a}-{b}={a - b} {a}*{b}={a * b}, need {' '.join(need)}"
+        needed.add(target // n)
+    tried = []
+    for op, m in (("+", a + b), ("-", a - b), ("*", a * b)):
+        tried.append(f"{a}{op}{b}={m} {'yes' if m in needed else 'no'}")
+        if m in needed:
+            break
+    return f"last {n}: need {' '.join(need)}; {', '.join(tried)}"
 
 
 def _checked(expression: str) -> str:
@@ -270,33 +279,19 @@ class Paths(Family[Graph]):
         return {"e": ", ".join("-".join(e) for e in x[1]), "a": x[2], "b": x[3]}
 
     def work(self, rng: random.Random, x: Graph, effort: Effort) -> Work:
-        """Nothing; the layers around the start; breadth-first search with every neighbour, and the way back."""
+        """Nothing; the layers around the start; for each layer every edge with what it reaches, and the way back."""
         _, edges, a, b = x
-        path = _shortest(edges, a, b)
-        final, answer = " ".join(path), f"{_sorted(edges)} {a} {b} {len(path)}"
-        if effort == "low":
-            return Work(f"{len(path) - 1} steps.", final, answer)
-        layers, parents, seen = [[a]], {a: ""}, {a}
-        lines = []
-        while b not in seen:
-            new = []
-            for node in layers[-1]:
-                found = [n for n in _neighbours(edges, node) if n not in seen]
-                for n in found:
-                    seen.add(n)
-                    parents[n] = node
-                new += found
-                here = " ".join("-".join(e) for e in edges if node in e)
-                lines.append(f"{node}: {here} new {' '.join(found) or 'none'}")
-                if b in found:
-                    break
-            layers.append(new)
-        if effort == "medium":
-            return Work("; ".join(" ".join(layer) for layer in layers) + ".", final, answer)
+        layers, parents, lines = _layers(edges, a, b)
         back = [b]
         while parents[back[-1]]:
             back.append(parents[back[-1]])
-        return Work(f"{'; '.join(lines)}. Back {' '.join(back)}.", " ".join(reversed(back)), answer)
+        final, answer = " ".join(reversed(back)), f"{_sorted(edges)} {a} {b} {len(back)}"
+        trace = {
+            "low": f"{len(back) - 1} steps.",
+            "medium": "; ".join(" ".join(layer) for layer in layers) + ".",
+            "high": f"{'; '.join(lines)}. Back {' '.join(back)}.",
+        }
+        return Work(trace[effort], final, answer)
 
     def grade(self, example: Example, final: str) -> bool:
         """Any path along the edges between the two ends that is as short as can be."""
@@ -307,6 +302,25 @@ class Paths(Family[Graph]):
         path = [w for w in found if len(w) == 1 and w.isupper()]
         ends = bool(path) and path[0] == a and path[-1] == b and len(path) == int(count)
         return ends and all("".join(_edge(*pair)) in edges for pair in itertools.pairwise(path))
+
+
+def _layers(edges: Edges, a: str, b: str) -> tuple[list[list[str]], dict[str, str], list[str]]:
+    """From `a` until `b` is reached: the layers, from where each node was reached, and what was looked at, layer by layer."""
+    layers, parents, lines = [[a]], {a: ""}, list[str]()
+    while b not in parents:
+        new, looked = list[str](), list[str]()
+        for edge in edges:
+            node, other = edge if edge[0] in layers[-1] else edge[::-1]
+            reached = node in layers[-1] and other not in parents
+            looked.append("-".join(edge) + (f" {other}" if reached else ""))
+            if reached:
+                parents[other] = node
+                new.append(other)
+            if b in parents:
+                break
+        lines.append(f"{' '.join(layers[-1])}: {', '.join(looked)}")
+        layers.append(new)
+    return layers, parents, lines
 
 
 def _edge(a: str, b: str) -> tuple[str, str]:
@@ -377,29 +391,25 @@ class Change(Family[Coins]):
         return {"n": x[1], "c": ", ".join(map(str, x[0][:: rng.choice((1, -1))]))}
 
     def work(self, rng: random.Random, x: Coins, effort: Effort) -> Work:
-        """Nothing; what is left; every coin taken and every comparison."""
+        """Nothing; for each coin what is left; every coin taken, the coins so far and every comparison."""
         system, amount = x
         coins = fewest(system, amount)
         final, answer = "+".join(map(str, coins)), f"{' '.join(map(str, system))} {amount} {len(coins)}"
         if effort == "low":
             return Work(f"First {coins[0]}.", final, answer)
-        left, short, long = amount, [], []
-        for c in coins:
-            short.append(str(left - c))
-            long.append(f"{left}-{c}={left - c}")
-            left -= c
-        if effort == "medium":
-            return Work(f"left {', '.join(short)}.", final, answer)
-        lines, left = [], amount
+        short, long, left, taken = [], [], amount, list[str]()
         for c in reversed(system):
+            rests = []
             while left >= c:
-                lines.append(f"{left}-{c}={left - c}")
+                taken.append(str(c))
+                rests.append(str(left - c))
+                long.append(f"{left}-{c}={left - c} {'+'.join(taken)}")
                 left -= c
+            if rests:
+                short.append(f"{c}: {', '.join(rests)}")
             if left and c > 1:
-                lines.append(f"{left}<{c}")
-            if c in coins:
-                lines.append(f"so {'+'.join([str(c)] * coins.count(c))}")
-        return Work("; ".join(lines) + ".", final, answer)
+                long.append(f"{left}<{c}")
+        return Work("; ".join(short if effort == "medium" else long) + ".", final, answer)
 
     def grade(self, example: Example, final: str) -> bool:
         """Any coins of the system that make the amount, as few as can be."""

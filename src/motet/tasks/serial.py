@@ -51,13 +51,13 @@ class Modular(Family[Chain]):
         return {"p": x[0], "x": x[1], "ops": ops, "Ops": ops[0].upper() + ops[1:]}
 
     def work(self, rng: random.Random, x: Chain, effort: Effort) -> Work:
-        """Nothing, the reduced value of each operation, or also the unreduced one."""
+        """Nothing; each value, and what it is reduced to; also the multiple that is taken away or added."""
         p, value, ops = x
         short, long = [], []
         for o, n in ops:
             raw = {"*": value * n, "+": value + n, "-": value - n}[o]
-            short.append(f"{value}{o}{n}={raw % p}")
-            long.append(f"{value}{o}{n}={raw}, {raw}%{p}={raw % p}")
+            short.append(f"{value}{o}{n}={raw}" + ("" if 0 <= raw < p else f" {raw % p}"))
+            long.append(f"{value}{o}{n}={raw}" + _reduced(raw, p))
             value = raw % p
         trace = {"low": direct(value), "medium": ", ".join(short) + ".", "high": "; ".join(long) + "."}
         return Work(trace[effort], str(value))
@@ -65,6 +65,15 @@ class Modular(Family[Chain]):
     def grade(self, example: Example, final: str) -> bool:
         """Exact equality of the last integer."""
         return grade_integer(example, final)
+
+
+def _reduced(raw: int, p: int) -> str:
+    """`, 17*4=68, 72-68=4`: how raw becomes a number from 0 to p - 1; nothing where it is one."""
+    times = abs(raw // p)
+    if times == 0:
+        return ""
+    multiple = f", {p}*{times}={p * times}" if times > 1 else ""
+    return f"{multiple}, {raw}{'-' if raw > 0 else '+'}{p * times}={raw % p}"
 
 
 Line = tuple[str, str, str, str]  # target = left op right

@@ -145,7 +145,7 @@ class Editing(Family[Edited]):
         return {"s": " ".join(x[0]), "ops": ops, "Ops": ops[0].upper() + ops[1:]}
 
     def work(self, rng: random.Random, x: Edited, effort: Effort) -> Work:
-        """Nothing; the row after every second edit; the row after each edit, named."""
+        """Nothing; the row after each edit; the same, each edit named."""
         states = [x[0]]
         for edit in x[1]:
             states.append(edited(states[-1], edit))
@@ -153,7 +153,7 @@ class Editing(Family[Edited]):
         if effort == "low":
             return Work(f"{final[0]} first.", final)
         if effort == "medium":
-            return Work("; ".join(" ".join(s) for s in states[2::2]) + ".", final)
+            return Work("; ".join(" ".join(s) for s in states[1:]) + ".", final)
         steps = []
         for (kind, a, b), before, after in zip(x[1], states[:-1], states[1:], strict=True):
             found = f"{' '.join(f'{c}>{b}' if c == a else c for c in before)}: " if kind == "replace" else ""

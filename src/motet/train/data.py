@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from motet.tokenizer import Encoding
 
-EFFORT_SHARES: Mapping[Effort, float] = {"low": 0.15, "medium": 0.33, "high": 0.52}
+EFFORT_SHARES: Mapping[Effort, float] = {"low": 0.12, "medium": 0.38, "high": 0.5}
 ROUND = 64  # padded lengths are multiples of this: each new shape costs a compiled primitive
 SHORTEST = 256  # rows shorter than this pack badly
 _INSTRUCTIONS = ("You are a helpful assistant.", "Answer the question.", "Be brief.", "You are a calculator.",

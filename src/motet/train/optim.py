@@ -25,13 +25,16 @@ def orthogonalize(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32)
 
 
 class MuonAdamW:
-    """One step over all parameters. Matrices in blocks (the router excepted) go to Muon, the rest to AdamW."""
+    """One step over all parameters. Matrices in blocks (the router excepted) go to Muon, the rest to AdamW.
+
+    A `muon_lr` of 0 sends everything to AdamW: orthogonalised, a noisy gradient is as long as a good one.
+    """
 
     def __init__(
         self, model: nn.Module, muon_lr: float, adam_lr: float, decay: float,
         dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
-        self.muon = {n: p for n, p in model.named_parameters() if _is_matrix(n, p)}
+        self.muon = {n: p for n, p in model.named_parameters() if muon_lr and _is_matrix(n, p)}
         self.adam = {n: p for n, p in model.named_parameters() if n not in self.muon}
         self.muon_lr, self.adam_lr, self.decay = muon_lr, adam_lr, decay
         self.dtype = dtype

@@ -29,7 +29,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Muon for matrices, AdamW for the rest; `floor` is what linear decay from `decay_from` (a share) ends at."""
+    """Rates of Muon for matrices (0: none of it) and AdamW for the rest; `floor` is what linear decay from `decay_from` (a share) ends at."""
 
     muon: float = 0.02
     adam: float = 4e-3
