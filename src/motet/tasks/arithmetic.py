@@ -18,6 +18,7 @@ from motet.tasks.family import Family, Work
 _ASK = (
     "What is {e}?", "Calculate {e}.", "Compute {e}.", "How much is {e}?", "{e}", "{e} =", "Please work out {e}.",
     "Find the value of {e}.", "What's {e}?", "Evaluate: {e}", "Tell me {e}.", "Solve {e}", "what is {e}",
+        "Work this out: {e}", "I want to know {e}.", "Which number is {e}?", "How many are {e}?", "{e} equals?", "Can you compute {e}?", "My homework says {e}. What comes out?", "Result of {e}?"
 )  # fmt: skip
 _UNSEEN = (
     "I need the result of {e}.", "Could you do {e} for me?", "{e} is how much?", "Give me the answer to {e}, please.",
@@ -41,9 +42,19 @@ class Addition(_Integer, Family[Terms]):
     name = "addition"
     weights = (1, 2, 2, 2)
     asks, unseen = _ASK, _UNSEEN
-    _ADD = ("Add {a} and {b}.", "What is the sum of {a} and {b}?", "What is {a} plus {b}?", "Add {b} to {a}.")
+    _ADD = (
+        "Add {a} and {b}.",
+        "What is the sum of {a} and {b}?",
+        "What is {a} plus {b}?",
+        "Add {b} to {a}.",
+        "Put {a} and {b} together.",
+        "What do {a} and {b} make?",
+        "Total of {a} and {b}?",
+        "{a} and then {b} more: how many?",
+    )
     _SUBTRACT = ("Subtract {b} from {a}.", "What is {a} minus {b}?", "Take {b} from {a}.",
-                 "What is the difference between {a} and {b}?")  # fmt: skip
+                 "What is the difference between {a} and {b}?",
+        "How much is left of {a} without {b}?", "Remove {b} from {a}.", "By how much is {a} larger than {b}?", "{a}, less {b}?")  # fmt: skip
 
     def draw(self, rng: random.Random, level: int) -> Terms:
         """Level 1: two numbers of up to two digits; 2: two of up to three; 3 and 4: three and four of up to three."""
@@ -86,7 +97,16 @@ class Multiplication(_Integer, Family[tuple[int, int]]):
 
     name = "multiplication"
     weights = (1, 2, 3, 3)
-    asks = (*_ASK, "Multiply {a} by {b}.", "What is {a} times {b}?", "What is the product of {a} and {b}?")
+    asks = (
+        *_ASK,
+        "Multiply {a} by {b}.",
+        "What is {a} times {b}?",
+        "What is the product of {a} and {b}?",
+        "{a} boxes with {b} each: how many in all?",
+        "{a} rows of {b}, how many?",
+        "Give the product {a} times {b}.",
+        "How many are {a} groups of {b}?",
+    )
     unseen = (*_UNSEEN, "If you multiply {a} and {b}, what do you get?")
     _SHAPES = (((10, 100), (2, 10)), ((100, 1000), (2, 10)), ((10, 100), (10, 100)), ((100, 1000), (10, 100)),
                ((1000, 10_000), (10, 100)))  # fmt: skip

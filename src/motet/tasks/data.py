@@ -37,6 +37,10 @@ class Tables(Family[Sheet]):
         "{q}\n{t}",
         "Table:\n{t}\nQuestion: {q}",
         "Use the table to answer. {q}\n{t}",
+        "{q} See the table:\n{t}",
+        "{t}\n\nAbout this table: {q}",
+        "My question is: {q}\nThe table is:\n{t}",
+        "Read the table.\n{t}\n{q}",
         "{t}\nAnswer this: {q}",
     )
     unseen = ("Look at these rows and answer: {q}\n{t}", "{t}\nNow, from the rows above: {q}")
@@ -143,6 +147,10 @@ class Extraction(Family[Wanted]):
         "Text: {s} Write {f} in JSON.",
         "{s} As JSON with the keys {f}, please.",
         "From this text make JSON with {f}: {s}",
+        "Find {f} in this text and write JSON: {s}",
+        "{s}\nWrite {f} of this order as a JSON object.",
+        "JSON with {f} for this order: {s}",
+        "Read the order and give JSON ({f}): {s}",
     )
     unseen = ("{s} I need {f} in machine-readable form (JSON).", "Turn this into JSON with the keys {f}: {s}")
     FIELDS = ("name", "city", "item", "count", "price", "date", "total")

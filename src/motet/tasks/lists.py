@@ -34,7 +34,8 @@ class Sorting(Family[Numbers]):
         "digits": ("by the sum of their digits", "by digit sum, smallest first"),
     }
     asks = ("Sort {n} {by}.", "Sort these numbers {by}: {n}.", "Put {n} {by}.", "Order the numbers {n} {by}.",
-            "{n}: sort {by}.", "Arrange {n} {by}.", "Give {n} {by}.")  # fmt: skip
+            "{n}: sort {by}.", "Arrange {n} {by}.", "Give {n} {by}.",
+        "Here are {n}. Sort them {by}.", "What is the order of {n} {by}?", "{by}: {n}", "Can you sort {n} {by}?", "Write {n} again, {by}.", "I have to sort {n} {by}.")  # fmt: skip
     unseen = ("Line up {n} {by}, please.", "I have {n} and want them {by}. What is the list?")
 
     def draw(self, rng: random.Random, level: int) -> Numbers:
@@ -117,7 +118,8 @@ class Counting(Family[Count]):
         "tens": ("numbers that end in {p}", "numbers with {p} as their last digit"),
     }  # fmt: skip
     asks = ("How many of these are {b}: {n}?", "Count the {a}: {n}.", "How many {a} are in this list? {n}", "{n}. How many {a} are there?",
-            "In the list {n}, how many are {b}?", "Count {a} in {n}.", "How many {a} does {n} have?")  # fmt: skip
+            "In the list {n}, how many are {b}?", "Count {a} in {n}.", "How many {a} does {n} have?",
+        "{n}: how many are {b}?", "I count the {a} in {n}. How many?", "The list is {n}. How many of them are {b}?", "Number of {a} in {n}?", "Tell me how many {a} are in {n}.", "Here are {n}. How many are {b}?")  # fmt: skip
     unseen = ("Look at {n} and tell me the number of {a}.", "{n}: which share is {b}, as a count?")
 
     def draw(self, rng: random.Random, level: int) -> Count:
@@ -210,6 +212,11 @@ class Sets(Family[Two]):
         "Compute {e}, smallest first.",
         "{e}, please, in ascending order.",
         "Write down {e}.",
+        "Tell me {e}.",
+        "{e}?",
+        "Show {e}.",
+        "Can you find {e}?",
+        "Please give {e}.",
     )
     unseen = ("Which numbers belong to {e}?", "I am looking for {e}; write it down.")
 
@@ -279,7 +286,8 @@ class Sequences(Family[Row]):
     name = "sequences"
     weights = (2, 2, 1, 3)
     asks = ("What comes next: {n}?", "{n}, ...", "Continue the sequence {n}.", "Find the next number: {n}",
-            "Which number follows {n}?", "What is the next term of {n}?", "Next term: {n}")  # fmt: skip
+            "Which number follows {n}?", "What is the next term of {n}?", "Next term: {n}",
+        "{n}: what comes then?", "A sequence begins {n}. What is the next number?", "Find the number after {n}.", "Go on: {n}", "How does {n} continue?", "What should come after {n}?")  # fmt: skip
     unseen = ("The numbers {n} obey a rule; which number is due?", "Guess how {n} goes on by one number.")
 
     def draw(self, rng: random.Random, level: int) -> Row:
@@ -387,7 +395,8 @@ class Comparing(Family[Values]):
     name = "comparing"
     levels, beyond = (2, 3, 4), 6
     asks = ("Which is largest: {n}?", "Which of {n} has the largest value?", "Find the greatest of {n}.", "{n}: which is the biggest?",
-            "Compare {n}. Which is largest?", "Name the largest of {n}.", "Which one of {n} is the most?")  # fmt: skip
+            "Compare {n}. Which is largest?", "Name the largest of {n}.", "Which one of {n} is the most?",
+        "What is the largest of {n}?", "{n}. Which is the largest?", "Tell me which of {n} is largest.", "Pick the largest: {n}", "Largest of {n}?", "The largest among {n} is which?")  # fmt: skip
     unseen = (
         "Out of {n}, name the one that comes to the most.",
         "Suppose I may choose {n} in gold. Which gives most?",

@@ -31,9 +31,11 @@ class Units(Family[Measure]):
 
     name = "units"
     _UP = ("How many {s} are {n} {b}?", "Convert {n} {b} to {s}.", "{n} {b} in {s}", "Express {n} {b} in {s}.",
-           "What is {n} {b} in {s}?", "Change {n} {b} into {s}.")  # fmt: skip
+           "What is {n} {b} in {s}?", "Change {n} {b} into {s}.",
+        "I have {n} {b}. How many {s} do I have?", "Turn {n} {b} into {s}.", "{n} {b}: how many {s}?", "Give {n} {b} in {s}.", "How long or heavy is {n} {b} in {s}?")  # fmt: skip
     _DOWN = ("How many {b} and {s} are {n} {s}?", "Convert {n} {s} to {b} and {s}.", "{n} {s} in {b} and {s}",
-             "Express {n} {s} in {b} and {s}.", "Split {n} {s} into {b} and {s}.", "How many {b} and how many {s} make {n} {s}?")  # fmt: skip
+             "Express {n} {s} in {b} and {s}.", "Split {n} {s} into {b} and {s}.", "How many {b} and how many {s} make {n} {s}?",
+        "I have {n} {s}. How many {b} and {s} do I have?", "Turn {n} {s} into {b} and {s}.", "{n} {s}: how many {b} and {s}?", "Give {n} {s} in {b} and {s}.", "Say {n} {s} in {b} and {s}.")  # fmt: skip
     _UNSEEN = (("If something takes {n} {b}, how much is that in {s}?", "Write {n} {b} using {s} only."),
                ("If something takes {n} {s}, how much is that in {b} and {s}?", "Write {n} {s} with {b} first and {s} second."))  # fmt: skip
 
@@ -124,11 +126,14 @@ class Clock(Family[Moment]):
 
     name = "clock"
     _LATER = ("It is {t}. What time is it in {d}?", "A train leaves at {t} and travels for {d}. When does it arrive?",
-              "What time is it {d} after {t}?", "A film starts at {t} and lasts {d}. When does it end?", "{t} plus {d}", "What does the clock show {d} after {t}?")  # fmt: skip
+              "What time is it {d} after {t}?", "A film starts at {t} and lasts {d}. When does it end?", "{t} plus {d}", "What does the clock show {d} after {t}?",
+        "Now it is {t}. Which time will it be in {d}?", "I start at {t} and need {d}. When am I done?", "{d} from {t}: what time?", "Add {d} to {t}.", "The cake goes in at {t} for {d}. When is it ready?")  # fmt: skip
     _EARLIER = ("It is {t}. What time was it {d} ago?", "A train arrives at {t} after {d}. When did it leave?",
-                "What time is it {d} before {t}?", "A film ended at {t} and lasted {d}. When did it start?", "{t} minus {d}", "What did the clock show {d} before {t}?")  # fmt: skip
+                "What time is it {d} before {t}?", "A film ended at {t} and lasted {d}. When did it start?", "{t} minus {d}", "What did the clock show {d} before {t}?",
+        "Now it is {t}. Which time was it {d} before?", "I must be there at {t} and need {d}. When do I leave?", "{d} before {t}: what time?", "Take {d} away from {t}.", "The cake was ready at {t} after {d}. When did it go in?")  # fmt: skip
     _BETWEEN = ("How many minutes are there from {t} to {u}?", "A film runs from {t} to {u}. How many minutes is that?",
-                "It is {t}. In how many minutes will it be {u}?", "How long is it from {t} to {u}, in minutes?", "Count the minutes from {t} to {u}.", "How many minutes pass from {t} until {u}?")  # fmt: skip
+                "It is {t}. In how many minutes will it be {u}?", "How long is it from {t} to {u}, in minutes?", "Count the minutes from {t} to {u}.", "How many minutes pass from {t} until {u}?",
+        "I work from {t} to {u}. How many minutes is that?", "{t} to {u}: how many minutes?", "From {t} to {u} it takes how many minutes?", "How many minutes lie between {t} and {u}?")  # fmt: skip
     _UNSEEN: ClassVar = {
         "later": ("My watch shows {t}. What will it show after {d} have passed?", "Wait {d} from {t} on: which time is it?"),
         "earlier": ("My watch shows {t}. What did it show {d} earlier?", "Go back {d} from {t}: which time is it?"),
@@ -228,9 +233,11 @@ class Dates(Family[Day]):
     name = "dates"
     weights = (1, 1, 3, 4)
     _WEEKDAY = ("Today is {w}. Which weekday is it in {n} days?", "What day of the week is it {n} days after {w}?",
-                "It is {w}. What day will it be {n} days from now?", "{w} plus {n} days is which day?", "Today is {w}. What day is it {n} days later?", "Which day of the week comes {n} days after {w}?")  # fmt: skip
+                "It is {w}. What day will it be {n} days from now?", "{w} plus {n} days is which day?", "Today is {w}. What day is it {n} days later?", "Which day of the week comes {n} days after {w}?",
+        "Now it is {w}. Name the day in {n} days.", "I leave on {w} and come back {n} days later. On which day?", "{n} days from {w}: which weekday?", "Today: {w}. In {n} days?", "Which day is {n} days later than {w}?")  # fmt: skip
     _DATE = ("Which date is {n} days after {d}?", "What is the date {n} days after {d}?", "Today is {d}. What is the date in {n} days?",
-             "{d} plus {n} days is which date?", "A visa is given on {d} for {n} days. On which date does it end?", "What is the date {n} days later than {d}?")  # fmt: skip
+             "{d} plus {n} days is which date?", "A visa is given on {d} for {n} days. On which date does it end?", "What is the date {n} days later than {d}?",
+        "I leave on {d} and come back {n} days later. On which date?", "{n} days from {d}: which date?", "Today: {d}. In {n} days?", "Add {n} days to {d}.", "Which day of the year is {n} days after {d}?")  # fmt: skip
     _UNSEEN = (("Count {n} days on from a {w}; which day do you reach?", "If a letter takes {n} days and is sent on {w}, when is it there?"),
                ("Count {n} days on from {d}; which date do you reach?", "A letter is sent on {d} and takes {n} days; when is it there?"))  # fmt: skip
 
@@ -314,9 +321,14 @@ class Bases(Family[Digits]):
         "{n} in {b}",
         "Give the {b} form of {n}.",
         "Express {n} in {b}.",
+        "How do you write {n} in {b}?",
+        "{n}, but in {b}?",
+        "Show {n} in {b}.",
+        "Change {n} to {b}.",
     )
     _FROM = ("The {b} number {n} in decimal?", "Convert {n} from {b} to decimal.", "What is the value of {n} in {b}, written in decimal?",
-             "{n} is written in {b}. Which decimal number is it?", "Give the decimal form of {n} ({b}).", "Turn {n}, written in {b}, into decimal.")  # fmt: skip
+             "{n} is written in {b}. Which decimal number is it?", "Give the decimal form of {n} ({b}).", "Turn {n}, written in {b}, into decimal.",
+        "Change {n} from {b} to decimal.", "How much is {n}, if it is {b}?", "{n} ({b}) in decimal?", "Which number is {n} in {b}?", "Show the {b} number {n} in decimal.")  # fmt: skip
     _UNSEEN = (
         ("How does one write {n} if only the digits of {b} exist?", "Turn {n} into {b}."),
         ("Somebody wrote {n} in {b}; how much is that?", "Read {n} as {b}: which number is it?"),

@@ -24,7 +24,8 @@ class Logic(Family[Owners]):
     name = "logic"
     levels, beyond = (3, 4, 5), 6
     asks = ("{p} each have one of {t}. {c} Who has the {q}?", "{p} own {t}, one each. {c} Whose is the {q}?",
-            "There are {t}, one for each of {p}. {c} Who has the {q}?", "{c} Each of {p} has one of {t}. Who owns the {q}?", "{p} each have one thing: {t}. {c} Who has the {q}?", "Who has the {q}? {p} own {t}, one each. {c}")  # fmt: skip
+            "There are {t}, one for each of {p}. {c} Who has the {q}?", "{c} Each of {p} has one of {t}. Who owns the {q}?", "{p} each have one thing: {t}. {c} Who has the {q}?", "Who has the {q}? {p} own {t}, one each. {c}",
+        "{p} share {t}, one each. {c} Tell me who has the {q}.", "Somebody of {p} has the {q}; each has one of {t}. {c} Who is it?", "The things are {t}, the people {p}. {c} Who has the {q}?", "{c} {p} have one of {t} each. Whose is the {q}?")  # fmt: skip
     unseen = ("Puzzle about {p} and {t}, one thing a person. {c} Name the owner of the {q}.",
               "Everybody of {p} holds another one of {t}. {c} Find out who holds the {q}.")  # fmt: skip
     _NOT = ("{a} does not have the {t}.", "{a} has no {t}.", "The {t} is not {a}'s.")

@@ -28,7 +28,8 @@ class Target(Family[Goal]):
     name = "target"
     levels, beyond = (1, 2, 3), 4
     asks = ("Use {n} to make {t}.", "Make {t} from {n}.", "Countdown: numbers {n}, target {t}.", "Reach {t} with {n}.",
-            "Using {n}, each exactly once, with + - *, reach {t}.", "Combine {n} to get {t}.", "How can you get {t} from {n}?")  # fmt: skip
+            "Using {n}, each exactly once, with + - *, reach {t}.", "Combine {n} to get {t}.", "How can you get {t} from {n}?",
+        "Find {t} from {n}.", "{n}: make {t}.", "The target is {t}. The numbers are {n}.", "Can you get {t} out of {n}?", "With {n} I want {t}. How?", "Build {t} from {n}, each number once.")  # fmt: skip
     unseen = (
         "I have the numbers {n} and need {t}. Which calculation gives it?",
         "Write {t} as an expression of {n}.",
@@ -166,7 +167,8 @@ class Sudoku(Family[Puzzle]):
     name = "sudoku"
     levels, beyond = (3, 4, 5, 6), 8
     asks = ("Fill this 4x4 sudoku:\n{g}", "Complete the sudoku, digits 1 to 4:\n{g}", "Solve this small sudoku.\n{g}",
-            "{g}\nFill the blanks so that rows, columns and 2x2 boxes hold 1 to 4.", "Sudoku:\n{g}", "Which digits are missing?\n{g}")  # fmt: skip
+            "{g}\nFill the blanks so that rows, columns and 2x2 boxes hold 1 to 4.", "Sudoku:\n{g}", "Which digits are missing?\n{g}",
+        "Please fill in:\n{g}", "Here is a sudoku with digits 1 to 4:\n{g}\nSolve it.", "{g}\nSolve this sudoku.", "{g}\nFill in what is missing.", "Can you solve this one?\n{g}")  # fmt: skip
     unseen = ("Each row, column and box of four needs the digits 1 to 4. Which grid is it?\n{g}",
               "Replace every _ in this square by the right digit from 1 to 4.\n{g}")  # fmt: skip
 
@@ -254,7 +256,8 @@ class Paths(Family[Graph]):
     levels, beyond = (5, 6, 7, 8), 10
     asks = ("Roads: {e}. What is the shortest way from {a} to {b}?", "Edges: {e}. Give a shortest path from {a} to {b}.",
             "These places are connected: {e}. How do I get from {a} to {b} with the fewest steps?", "Graph {e}. Shortest path {a} to {b}?",
-            "Find a shortest path from {a} to {b}: {e}.", "Between places run these roads: {e}. Shortest way from {a} to {b}?")  # fmt: skip
+            "Find a shortest path from {a} to {b}: {e}.", "Between places run these roads: {e}. Shortest way from {a} to {b}?",
+        "I am at {a} and go to {b}. Roads: {e}. Which way is shortest?", "{e}. From {a} to {b}, what is the shortest path?", "From {a} to {b} by the fewest edges: {e}.", "The edges are {e}. Go from {a} to {b}.", "Which path from {a} to {b} is shortest in {e}?")  # fmt: skip
     unseen = ("I stand at {a} and want to reach {b} quickly. Bridges: {e}. Which places do I pass?",
               "Name the stops of a quickest ride from {a} to {b} when the lines are {e}.")  # fmt: skip
 
@@ -365,7 +368,8 @@ class Change(Family[Coins]):
     name = "change"
     asks = ("Pay {n} with as few coins as possible. Coins: {c}.", "Which coins make {n} with the fewest pieces? Coins: {c}.",
             "Give change of {n} from coins of {c}, using as few as possible.", "Coins of {c}. Make {n} with the fewest coins.",
-            "What is the shortest way to pay {n} with coins of {c}?", "With coins of {c}, pay {n}; use few coins.")  # fmt: skip
+            "What is the shortest way to pay {n} with coins of {c}?", "With coins of {c}, pay {n}; use few coins.",
+        "I must pay {n}. There are coins of {c}. Use the fewest.", "{n} in the fewest coins of {c}?", "Make {n} from coins {c}, as few as you can.", "How do I pay {n} with the fewest coins, if there are {c}?", "Fewest coins for {n}, from {c}?")  # fmt: skip
     unseen = ("A machine holds coins of {c} and must return {n}. Which coins, if few are better?",
               "I owe {n} and own many coins of {c}; hand over the smallest number of them.")  # fmt: skip
 

@@ -23,7 +23,8 @@ class Modular(Family[Chain]):
     asks = (
         "Start with {x}. {Ops}. Work modulo {p}. What is the result?", "Start with {x}. {Ops}, all mod {p}.",
         "Working modulo {p}, start with {x}, then {ops}. What do you get?", "Begin with {x}, {ops}. Give the result mod {p}.",
-        "Take {x}, {ops}. What is the result mod {p}?", "Compute modulo {p}: start at {x}; {ops}.", "Mod {p}: start with {x}, {ops}. Result?")  # fmt: skip
+        "Take {x}, {ops}. What is the result mod {p}?", "Compute modulo {p}: start at {x}; {ops}.", "Mod {p}: start with {x}, {ops}. Result?",
+        "Modulo {p}, what is left if you take {x} and {ops}?", "From {x} on: {ops}. Answer modulo {p}.", "{x} first. {Ops}. Now the number mod {p}?", "Everything is mod {p}. Start at {x}, then {ops}.", "Find the result modulo {p}: {x}, then {ops}.")  # fmt: skip
     unseen = (
         "On a clock with {p} hours, begin at {x}: {ops}. Where are you?",
         "Let x be {x}. Change it like this: {ops}. Always reduce by {p}. Which x remains?",

@@ -34,7 +34,8 @@ class Stories(Family[Story]):
     levels, beyond = (1, 2, 3, 4), 6
     weights = (1, 2, 2, 2)
     asks = ("{s} How many {w} does {p} have now?", "{s} How many {w} are there at the end?", "{s} How many {w} has {p} in the end?",
-            "{s} What is the number of {w} now?", "How many {w} does {p} have at the end? {s}", "{s} Count the {w} that {p} has now.")  # fmt: skip
+            "{s} What is the number of {w} now?", "How many {w} does {p} have at the end? {s}", "{s} Count the {w} that {p} has now.",
+        "{s} Now tell me how many {w} {p} has.", "Here is a story. {s} How many {w} are left for {p}?", "{s} So {p} has how many {w}?", "{s} How many {w} is that?", "Find out how many {w} {p} has. {s}")  # fmt: skip
     unseen = (
         "{s} Somebody counts the {w} of {p}. Which number comes out?",
         "Read and count. {s} {p} now owns how many {w}?",

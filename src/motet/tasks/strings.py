@@ -107,7 +107,8 @@ class Editing(Family[Edited]):
     name = "editing"
     levels, beyond = (2, 3, 4, 5), 7
     asks = ("Take the letters {s}. {Ops}. What is left?", "Letters: {s}. {Ops}. What do you get?", "Start with {s}. {Ops}.",
-            "Given {s}: {ops}. What is the result?", "Edit {s}: {ops}.", "The letters are {s}. {Ops}. Which letters remain?")  # fmt: skip
+            "Given {s}: {ops}. What is the result?", "Edit {s}: {ops}.", "The letters are {s}. {Ops}. Which letters remain?",
+        "{s}: {ops}. Result?", "Here are the letters {s}. Please {ops}.", "Do this to {s}: {ops}.", "With {s}, {ops}. What comes out?", "Change {s}. {Ops}.")  # fmt: skip
     unseen = (
         "On a board stands {s}. Somebody does this: {ops}. What stands there now?",
         "What becomes of {s} if you {ops}?",

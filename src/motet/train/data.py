@@ -39,6 +39,8 @@ ROUND = 64  # padded lengths are multiples of this: each new shape costs a compi
 SHORTEST = 256  # rows shorter than this pack badly
 _INSTRUCTIONS = ("You are a helpful assistant.", "Answer the question.", "Be brief.", "You are a calculator.",
                  "Help the user.", "Answer politely.", "Be helpful and exact.")  # fmt: skip
+_OPENERS = ("Hi. ", "Hello! ", "Please help me: ", "A question: ", "Next one. ", "Quickly: ", "I have this: ")
+_CLOSERS = (" Thanks.", " Please.", " Thank you!")  # not behind a table or a grid
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ _FAMILY_NAMES = tuple(FAMILIES)
 def decorate(
     rng: random.Random, example: Example, more: Callable[[random.Random, Effort], Example]
 ) -> Question:
-    """The example in a conversation; `more` draws examples for earlier turns of a question that stands alone."""
+    """The example in a conversation, now and then greeted or thanked; `more` draws examples for earlier turns of a question
+    that stands alone."""
     date = f"20{rng.randrange(24, 30)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
     instructions = rng.choice(_INSTRUCTIONS) if rng.random() < 0.06 else None
     if rng.random() < 0.06 and example.scene == Scene() and not example.turn:
@@ -122,6 +125,9 @@ def decorate(
             m for e in plain for m in (Message("user", e.prompt), Message("assistant", e.final, "final"))
         )
         example = replace(example, scene=Scene(history=history))
+    if rng.random() < 0.08 and example.task in FAMILIES:
+        closer = rng.choice(_CLOSERS) if "\n" not in example.prompt and rng.random() < 0.5 else ""
+        example = replace(example, prompt=f"{'' if closer else rng.choice(_OPENERS)}{example.prompt}{closer}")
     return Question(example, lesson(example, date if rng.random() < 0.35 else None, instructions))
 
 
