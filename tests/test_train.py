@@ -566,6 +566,20 @@ def test_a_folder_is_not_mixed_up(recipe: Recipe, trained: Path, tmp_path: Path)
         open_stage(recipe, tmp_path, "rl")
 
 
+def test_a_recipe_may_change_where_a_run_has_not_been(recipe: Recipe, trained: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    _copy(trained, tmp_path, ["distill"])
+    open_stage(recipe, tmp_path, "rl")
+    later = {**recipe.stages, "rl": replace(recipe.stages["rl"], steps=7)}
+    assert open_stage(replace(recipe, stages=later), tmp_path, "rl").settings.steps == 7
+    with pytest.raises(UserError, match=r"whose stages\.rl\.steps differs"):
+        open_stage(replace(recipe, stages=later), trained, "rl")
+    moved = {"rl": recipe.stages["rl"], **recipe.stages}
+    with pytest.raises(UserError, match="whose order of stages differs"):
+        open_stage(replace(recipe, stages=moved), trained, "distill")
+
+
 def test_the_log_draws_as_a_picture(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     draw_curves(read_log(trained), tmp_path / "curve.png")

@@ -75,7 +75,7 @@ def open_folder(recipe: Recipe, folder: Path) -> Encoding:
     mine = json.loads(json.dumps(recipe.to_dict()))
     stored = folder / "recipe.json"
     if stored.exists():
-        different = _differs(json.loads(stored.read_text("utf-8")), mine)
+        different = _differs(*(_begun(r, folder) for r in (json.loads(stored.read_text("utf-8")), mine)))
         if different:
             raise UserError(
                 f"{folder} holds a run whose {different} differs; choose another --run, or delete that folder."
@@ -107,6 +107,14 @@ def keep_memory() -> None:
         return
     for option, value in ((mmap, 2**30), (trim, 2**31 - 1), (top_pad, 2**28)):
         mallopt(option, value)
+
+
+def _begun(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A recipe up to the last stage that has begun in `folder`; what comes later may still be changed. its order is compared too."""
+    names = list(recipe["stages"])
+    last = max((n for n, name in enumerate(names) if (folder / f"{name}.pt").exists()), default=-1)
+    done = {name: recipe["stages"][name] for name in names[: last + 1]}
+    return {**recipe, "stages": done, "order of stages": list(done)}
 
 
 def _differs(old: dict[str, Any], new: dict[str, Any], where: str = "") -> str:
