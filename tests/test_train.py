@@ -633,6 +633,12 @@ def test_an_export_runs_in_the_engine(recipe: Recipe, trained: Path, tmp_path: P
     np.testing.assert_allclose(loaded.logits(ids), expected, rtol=0, atol=2e-3)
 
 
+def test_a_stage_may_draw_what_an_earlier_one_did(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE.replace("{ addition = 1.0 }\ntokens", '"distill"\ntokens'))
+    stages = read_recipe(str(tmp_path / "r.toml")).stages
+    assert stages["qat"].data == stages["distill"].data != {"addition": 1.0}  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -647,6 +653,10 @@ def test_an_export_runs_in_the_engine(recipe: Recipe, trained: Path, tmp_path: P
         (
             RECIPE + 'weights = "export"',
             "stages.export.weights is 'export'; name a stage before it: distill, rl, qat",
+        ),
+        (
+            RECIPE.replace("{ addition = 1.0 }\ntokens", '"export"\ntokens'),
+            "stages.qat.data is 'export'; name a stage before it",
         ),
         ("seed = ", "no TOML"),
     ],

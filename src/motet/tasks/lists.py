@@ -91,10 +91,10 @@ class Sorting(Family[Numbers]):
 
 def _summed(n: int) -> str:
     """`6+1=7+9=16`: digits added one at a time."""
-    first, *rest = str(n)
-    text, total = first, int(first)
-    for d in rest:
-        total += int(d)
+    digits = [int(d) for d in str(n)]
+    text, total = str(digits[0]), digits[0]
+    for d in digits[1:]:
+        total += d
         text += f"+{d}={total}"
     return text
 

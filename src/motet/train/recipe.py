@@ -187,11 +187,17 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
     stages = table.pop("stages", None)
     if not isinstance(stages, dict) or not stages:
         raise UsageError("a recipe needs at least one [stages.NAME] table.")
-    made = {}
+    made: dict[str, Any] = {}
     for stage, values in stages.items():
         kind = values.get("kind") if isinstance(values, dict) else None
         if kind not in KINDS:
             raise UsageError(f"stages.{stage}.kind is {kind!r}; choose one of {', '.join(KINDS)}.")
+        if isinstance(named := values.get("data"), str):
+            if not getattr(made.get(named), "data", None):
+                raise UsageError(
+                    f"stages.{stage}.data is {named!r}; name a stage before it that has data, or give shares."
+                )
+            values = {**values, "data": made[named].data}
         made[stage] = _build(KINDS[kind], values, f"stages.{stage}")
     recipe: Recipe = _build(Recipe, {**table, "name": name, "stages": made}, "")
     for stage, settings in recipe.stages.items():

@@ -75,7 +75,8 @@ def open_folder(recipe: Recipe, folder: Path) -> Encoding:
     mine = json.loads(json.dumps(recipe.to_dict()))
     stored = folder / "recipe.json"
     if stored.exists():
-        different = _differs(*(_begun(r, folder) for r in (json.loads(stored.read_text("utf-8")), mine)))
+        old = json.loads(stored.read_text("utf-8"))
+        different = _differs(_begun(old, folder), _begun(mine, folder))
         if different:
             raise UserError(
                 f"{folder} holds a run whose {different} differs; choose another --run, or delete that folder."
