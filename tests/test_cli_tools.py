@@ -80,3 +80,23 @@ def test_without_bubblewrap_nothing_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 1 and "The python tool is refused" in ran.stderr and ran.stdout == ""
+
+
+def test_a_client_of_mcp_that_goes_away_is_no_accident() -> None:
+    """It closes its end of stdout, then asks once more: the command ends as by a broken pipe, without a word."""
+    client = {"name": "brief", "version": "1"}
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
+    lines = ({"id": 1, "method": "initialize", "params": hello}, {"method": "notifications/initialized"}, {"id": 2, "method": "tools/list"})  # fmt: skip
+    first, *more = (json.dumps({"jsonrpc": "2.0", **line}).encode() + b"\n" for line in lines)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-m", "motet", "mcp"], stdin=pipe, stdout=pipe, stderr=pipe
+    ) as ours:
+        assert ours.stdin and ours.stdout and ours.stderr
+        ours.stdin.write(first)
+        ours.stdin.flush()
+        assert b"protocolVersion" in ours.stdout.readline()
+        ours.stdout.close()
+        ours.stdin.write(b"".join(more))
+        ours.stdin.close()
+        assert ours.stderr.read() == b"" and ours.wait(120) == 141

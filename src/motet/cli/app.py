@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BaseException as error:
         if debug and not isinstance(error, typer.TyperException | typer.Exit | typer.Abort):
             raise
+        error = _alone(error)
         code, sentence = explain(error)
         if sentence:
             print(f"motet: {sentence}", file=sys.stderr)
@@ -93,6 +94,13 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command in this process and returns its exit code; errors propagate."""
     result = typer.main.get_command(app).main(list(arguments), prog_name="motet", standalone_mode=False)
     return result if isinstance(result, int) else 0
+
+
+def _alone(error: BaseException) -> BaseException:
+    """What a group of one error holds: task groups wrap whatever ends them."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def explain(error: BaseException) -> tuple[int, str]:
