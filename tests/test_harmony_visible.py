@@ -343,7 +343,7 @@ def test_an_error_of_the_engine_does_not_take_the_thinking_along(capsys: pytest.
     session.engine = Breaks(f"<|channel|>analysis<|message|>{CANARY}")
     conversation = Conversation.from_chat([{"role": "user", "content": "q"}])
     with pytest.raises(RuntimeError) as caught:
-        talk._turn(session, conversation, SamplingParams(), analysis=False)
+        talk.take_turn(session, conversation, SamplingParams(), analysis=False)
     out = capsys.readouterr()
     assert CANARY not in out.out + out.err + str(caught.value)
 

@@ -92,14 +92,14 @@ class Chat:
         asked = [*self.history, {"role": "user", "content": text}]
         try:
             conversation = Conversation.from_chat([*self.opening, *asked], effort=self.effort)
-            folded = talk._turn(self.session, conversation, self.params, self.analysis)
+            folded = talk.take_turn(self.session, conversation, self.params, self.analysis)
         except KeyboardInterrupt:
             show.note("(stopped; this question and its reply are not remembered)")
             return
         except UserError as e:
             show.note(f"{e} (/new starts afresh)", dim=False)
             return
-        talk._remark(folded)
+        talk.remark(folded)
         keep([a for r in self.session.results for a in r.artefacts], self.save)
-        show.note(talk._speeds(self.session.timing, self.session))
+        show.note(talk.speeds(self.session.timing, self.session))
         self.history = [*asked, {"role": "assistant", "content": folded.final}]

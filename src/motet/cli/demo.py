@@ -12,7 +12,16 @@ import typer
 
 from motet.cli import show
 from motet.cli.options import Effort, JsonOption, ModelOption
-from motet.cli.talk import _conversation, _open, _remark, _report, _speeds, _turn, sampling, toolbox
+from motet.cli.talk import (
+    conversation_of,
+    open_session,
+    remark,
+    reported,
+    sampling,
+    speeds,
+    take_turn,
+    toolbox,
+)
 from motet.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,13 +39,13 @@ def demo(
     """One question at three efforts, one with the python tool, one with a rule its user tries to break."""
     asked = None if prompt else _hard(seed)
     text = prompt or (asked.prompt if asked else "")
-    with _open(model, "int8", None) as session:
+    with open_session(model, "int8", None) as session:
         show.note(f"{session.name}, loaded in {session.load_s:.2f} s", dim=True)
         _title(text + ("" if asked is None else "  (never seen in training)"))
         replies = []
         for effort in get_args(Effort):
             show.note(f"\n{show.paint(show.BOLD, f'effort {effort}')}", dim=False)
-            replies.append(_ask(session, _conversation([("user", text)], effort), effort, analysis, json))
+            replies.append(_ask(session, conversation_of([("user", text)], effort), effort, analysis, json))
         scenes = {} if asked is None else {"tool": _tool(session, text, analysis, json),
                                            "rule": _rule(session, seed, analysis, json)}  # fmt: skip
         if json:
@@ -57,7 +66,7 @@ def _tool(session: Session, text: str, analysis: bool, quiet: bool) -> dict[str,
     try:
         with toolbox(["python"], None) as tools:
             session.tools = tools
-            return _ask(session, _conversation([("user", text)], "low"), "low", analysis, quiet)
+            return _ask(session, conversation_of([("user", text)], "low"), "low", analysis, quiet)
     except UserError as e:
         show.note(f"(no python tool here: {e})", dim=False)
         return {"unavailable": str(e)}
@@ -87,10 +96,12 @@ def _rule(session: Session, seed: int, analysis: bool, quiet: bool) -> dict[str,
 
 
 def _ask(session: Session, conversation: Any, effort: Effort, analysis: bool, quiet: bool) -> dict[str, Any]:
-    folded = _turn(session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis, quiet=quiet)
-    _remark(folded)
-    show.note(_speeds(session.timing, session))
-    return _report(session, folded, effort, analysis)
+    folded = take_turn(
+        session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis, quiet=quiet
+    )
+    remark(folded)
+    show.note(speeds(session.timing, session))
+    return reported(session, folded, effort, analysis)
 
 
 def _title(text: str) -> None:

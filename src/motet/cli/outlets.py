@@ -45,10 +45,10 @@ def _runs(engine: Playback, analysis: bool, as_json: bool) -> Callable[[int], Sh
         session = _Session(engine)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                folded = talk._turn(session, question(number), talk.sampling(), analysis, quiet=as_json)
-                talk._remark(folded)
+                folded = talk.take_turn(session, question(number), talk.sampling(), analysis, quiet=as_json)
+                talk.remark(folded)
                 if as_json:
-                    show.emit(talk._report(session, folded, "medium", analysis))
+                    show.emit(talk.reported(session, folded, "medium", analysis))
             except UserError as e:
                 failed = True
                 show.note(str(e))

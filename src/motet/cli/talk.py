@@ -133,7 +133,7 @@ def sampling(**given: Any) -> SamplingParams:
     return SamplingParams(**{k: v for k, v in given.items() if v is not None})
 
 
-def _open(
+def open_session(
     name: str,
     precision: str,
     threads: int | None,
@@ -158,7 +158,7 @@ def toolbox(specs: list[str] | None, servers: list[str] | None) -> AbstractConte
     return toolbox(specs or (), servers or ())
 
 
-def _speeds(timing: Timing, session: Session) -> str:
+def speeds(timing: Timing, session: Session) -> str:
     machine = session.machine()
     held = f"cached {timing.n_cached} of {timing.n_prompt} tokens" if timing.n_cached else ""
     computed = f"{timing.n_prompt - timing.n_cached} prompt tokens" + _rate(timing.prefill_rate)
@@ -192,7 +192,7 @@ def _schema(path: Path) -> Any:
         raise UsageError(f"The schema {path} is not JSON ({e}).") from None
 
 
-def _turn(
+def take_turn(
     session: Session, conversation: Any, params: SamplingParams, analysis: bool, quiet: bool = False
 ) -> Folded:
     """Runs one turn and shows what may be seen of it; returns the fold of that. All outlets stand behind the policy."""
@@ -211,7 +211,7 @@ def _turn(
     return fold(events)
 
 
-def _remark(folded: Folded) -> None:
+def remark(folded: Folded) -> None:
     from motet.turn import MAX_CALLS
 
     if folded.closed:
@@ -264,19 +264,22 @@ def run(
     )
     held = rules(grammar, max_reasoning_tokens, tool_choice, json_schema)
     text = show.prompt_text(prompt)
-    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory, kv) as session:
-        conversation = _conversation([("system", system), ("developer", developer), ("user", text)], effort)
+    with (
+        toolbox(tool, mcp) as tools,
+        open_session(model, precision, threads, tools, kv_memory, kv) as session,
+    ):
+        conversation = conversation_of([("system", system), ("developer", developer), ("user", text)], effort)
         session.rules = held
-        folded = _turn(session, conversation, params, analysis, quiet=json)
-        _remark(folded)
+        folded = take_turn(session, conversation, params, analysis, quiet=json)
+        remark(folded)
         files = keep([a for r in session.results for a in r.artefacts], save)
         if json:
-            show.emit({**_report(session, folded, effort, analysis), "files": files})
+            show.emit({**reported(session, folded, effort, analysis), "files": files})
         else:
-            show.note(_speeds(session.timing, session))
+            show.note(speeds(session.timing, session))
 
 
-def _conversation(messages: Iterable[tuple[str, str | None]], effort: Effort) -> Any:
+def conversation_of(messages: Iterable[tuple[str, str | None]], effort: Effort) -> Any:
     from motet.harmony import Conversation
 
     return Conversation.from_chat(
@@ -284,7 +287,7 @@ def _conversation(messages: Iterable[tuple[str, str | None]], effort: Effort) ->
     )
 
 
-def _report(session: Session, folded: Folded, effort: Effort, analysis: bool) -> dict[str, Any]:
+def reported(session: Session, folded: Folded, effort: Effort, analysis: bool) -> dict[str, Any]:
     """What may be seen of a turn, with counts and speeds, for --json. `analysis` is null where it is hidden."""
     timing = session.timing
     final, cited = session.citations().feed(folded.final, last=True)
@@ -351,7 +354,10 @@ def chat(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
     held = rules(grammar, max_reasoning_tokens)
-    with toolbox(tool, mcp) as tools, _open(model, precision, threads, tools, kv_memory, kv) as session:
+    with (
+        toolbox(tool, mcp) as tools,
+        open_session(model, precision, threads, tools, kv_memory, kv) as session,
+    ):
         session.rules = held
         Chat(session, params, effort, analysis, [("system", system), ("developer", developer)], save).loop()
 

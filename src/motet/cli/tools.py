@@ -145,7 +145,7 @@ def _demonstrate(scenario: Scenario, model: str | None, folder: Path, save: Path
 
     tools = scenario.tools(folder)
     browser = next((t for t in tools if isinstance(t, BrowserTool)), None)
-    session = None if model is None else talk._open(model, "int8", None, tools)
+    session = None if model is None else talk.open_session(model, "int8", None, tools)
     encoding = o200k_harmony() if session is None else session.encoding
     engine = ScriptedEngine(encoding, scenario.scripts) if session is None else session.engine
     finals: list[str] = []
