@@ -320,7 +320,7 @@ def test_the_command_line_shows_thinking_only_when_asked(
 ) -> None:
     from motet.cli.app import run
 
-    monkeypatch.setattr(talk, "_open", lambda *a: Session(*SAYS))
+    monkeypatch.setattr(talk, "open_session", lambda *a: Session(*SAYS))
     run(["run", "q", *options])
     hidden = capsys.readouterr()
     assert CANARY not in hidden.out + hidden.err and "Fine." in hidden.out
