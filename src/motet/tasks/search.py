@@ -9,7 +9,6 @@ import ast
 import itertools
 import operator
 import random
-from collections import deque
 
 from motet.tasks.answers import integers
 from motet.tasks.base import Effort, Example
@@ -270,7 +269,7 @@ class Paths(Family[Graph]):
                 edges.add(_edge(*rng.sample(nodes, 2)))
             told = tuple(rng.choice((e, e[::-1])) for e in rng.sample(sorted(edges), len(edges)))
             a, b = rng.sample(nodes, 2)
-            if len(_shortest(told, a, b)) >= (3 if level < 7 else 4):
+            if len(_layers(told, a, b)[0]) >= (3 if level < 7 else 4):
                 return tuple(sorted(nodes)), told, a, b
 
     def key(self, x: Graph) -> str:
@@ -333,25 +332,6 @@ def _edge(a: str, b: str) -> tuple[str, str]:
 def _sorted(edges: Edges) -> str:
     """The edges in alphabetical order, the same however they are told."""
     return " ".join(sorted("".join(_edge(*e)) for e in edges))
-
-
-def _neighbours(edges: Edges, node: str) -> list[str]:
-    return [b if a == node else a for a, b in edges if node in (a, b)]
-
-
-def _shortest(edges: Edges, a: str, b: str) -> list[str]:
-    """The path that breadth-first search finds, neighbours in the order they are told."""
-    parents, queue = {a: ""}, deque([a])
-    while queue:
-        node = queue.popleft()
-        for n in _neighbours(edges, node):
-            if n not in parents:
-                parents[n] = node
-                queue.append(n)
-    path = [b]
-    while parents[path[-1]]:
-        path.append(parents[path[-1]])
-    return path[::-1]
 
 
 Coins = tuple[tuple[int, ...], int]
