@@ -75,14 +75,15 @@ def tasks_of(data: Mapping[str, float]) -> list[str]:
 def accept(run: Run) -> dict[str, Any]:
     """The figures a finished stage is judged by: held-out accuracy, form and length by effort, temperature 1.
 
-    After pretraining on the world: which of its facts are known, those the filter keeps out and the others.
+    After pretraining on the world, and as long as it is read: which of its facts are known, those the filter keeps out and
+    the others.
 
     After the first stage with quantised experts three models are measured on the same questions: the one it began with,
     that one rounded to MXFP4 afterwards, and the trained one as it will be stored. After a stage of reinforcement, the
     one it began with and the one it made.
     """
     settings = run.settings
-    if {"world", "unfiltered"} & set(getattr(settings, "data", {})):
+    if {"world", "unfiltered"} & set(getattr(settings, "data", {})) and not settings.quantize:
         return (
             probe(Seen.of(run.model, run.dtype, settings.quantize), run.encoding)
             if settings.questions
