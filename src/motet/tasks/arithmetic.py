@@ -12,7 +12,7 @@ import re
 
 from motet.tasks.answers import integers
 from motet.tasks.base import Effort, Example, direct, grade_integer
-from motet.tasks.columns import add_columns, column_results, long_division, multiply_columns, signed_columns
+from motet.tasks.columns import add_columns, long_division, multiply_columns, signed_columns
 from motet.tasks.family import Family, Work
 
 _ASK = (
@@ -83,11 +83,12 @@ class Addition(_Integer, Family[Terms]):
         return rng.choice(self.unseen if unseen else self.asks).format(e=e)
 
     def work(self, rng: random.Random, x: Terms, effort: Effort) -> Work:
-        """Nothing; of each total what the columns come to, from the right; every column."""
+        """Nothing; running totals by columns; the same, each said before it is worked."""
         total, lines = x[0], []
         for sign, n in x[1]:
             after = total + n if sign == "+" else total - n
-            lines.append((signed_columns if effort == "high" else column_results)(total, sign, n))
+            said, _, columns = signed_columns(total, sign, n).partition(": ")
+            lines.append(f"{said}: {columns}" if effort == "high" else columns)
             total = after
         return Work(direct(total) if effort == "low" else "; ".join(lines) + ".", str(total))
 

@@ -44,17 +44,6 @@ def signed_columns(a: int, sign: str, b: int) -> str:
     return f"{a}-{b}: minus {b}-{a}: {subtract_columns(b, a)}, so {a - b}"
 
 
-def column_results(a: int, sign: str, b: int) -> str:
-    """What the columns of `a sign b` come to, from the right: `580+482: 2 16 10, 1062`, `634-25: 9 0 6, 609`."""
-    low, high = (b, a) if a >= b or sign == "+" else (a, b)
-    results, carry = [], 0
-    for x, y in _digits(high, low):
-        total = x + y + carry if sign == "+" else x - y - carry
-        carry = total // 10 if sign == "+" else int(total < 0)
-        results.append(str(total if sign == "+" else total % 10))
-    return f"{a}{sign}{b}: {' '.join(results)}, {a + b if sign == '+' else a - b}"
-
-
 def multiply_columns(a: int, digit: int) -> str:
     """One partial product: `347*6: 7*6=42, 4*6=24+4=28, 3*6=18+2=20, so 2082`. digit 0..9, a >= 0."""
     steps, carry = [], 0
