@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motet.study.routing import F32, logits_of
+from motet.tasks import FAMILIES
 
 if TYPE_CHECKING:
     from motet.model import Model
@@ -79,11 +80,11 @@ def _in_answers(seen: Seen) -> tuple[F32, F32]:
     messages from the rest, found in the router's own logits (Fisher 1936)."""
     if not seen.last:
         return seen.gate, seen.bias
-    y, final = _sample(seen)
+    y, final = _sample(seen, natural=True)
     yes, no = y[final], y[~final]
     spread = np.cov(yes.T) + np.cov(no.T) + 1e-3 * np.eye(y.shape[1])
     towards = np.linalg.solve(spread, yes.mean(0) - no.mean(0)).astype(np.float32)
-    least = np.float32(np.quantile(yes @ towards, 0.02))
+    least = np.float32((yes @ towards).min() - (yes @ towards).std())
     k, rise = seen.model.config.experts_per_token, np.float32(40)
     gate, bias = seen.gate.copy(), seen.bias.copy()
     gate[:k] += rise * (towards @ seen.gate)
@@ -91,15 +92,23 @@ def _in_answers(seen: Seen) -> tuple[F32, F32]:
     return gate, bias
 
 
-def _sample(seen: Seen) -> tuple[F32, npt.NDArray[np.bool_]]:
-    """(logits of this router over some sums (T, E), which of the tokens are of final messages)."""
+def _sample(seen: Seen, natural: bool = False) -> tuple[F32, npt.NDArray[np.bool_]]:
+    """(logits of this router over some sums (T, E), which of the tokens are of final messages). `natural`: as the lessons put them."""
     rng, encoding, ids, final = random.Random(0), seen.model.encoding, list[int](), list[bool]()
-    for n in range(40):
+    for n in range(24 if natural else 40):  # what fits into the context of a small model
         a, b = rng.randrange(10, 99), rng.randrange(10, 99)
+        asked, thought, said = (
+            f"What is {a} + {b}?",
+            f"{a} + {b} = {a + b}",
+            f"{a} + {b} = {a + b}" if n % 2 else f"{a + b}",
+        )
+        if natural:
+            sums = FAMILIES["addition"].example(rng, "high" if n % 2 else "low", "train")
+            asked, thought, said = sums.prompt, sums.analysis_text, sums.final
         parts = (
-            ("<|start|>user<|message|>", f"What is {a} + {b}?"),
-            ("<|end|><|start|>assistant<|channel|>analysis<|message|>", f"{a} + {b} = {a + b}"),
-            ("<|end|><|start|>assistant<|channel|>final<|message|>", f"{a} + {b} = {a + b}" if n % 2 else f"{a + b}"),
+            ("<|start|>user<|message|>", asked),
+            ("<|end|><|start|>assistant<|channel|>analysis<|message|>", thought),
+            ("<|end|><|start|>assistant<|channel|>final<|message|>", said),
             ("<|return|>", ""),
         )  # fmt: skip
         for head, text in parts:
