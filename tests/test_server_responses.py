@@ -224,6 +224,28 @@ def test_without_a_store_history_comes_back_as_items() -> None:
     assert "canary thought" in E.decode(engine.prompts[1])
 
 
+@pytest.mark.parametrize("words", ["", "It is"])
+def test_an_answer_that_breaks_off_can_be_gone_on_from(words: str) -> None:
+    """Whatever it had said is remembered, though nothing ended its message."""
+    head = E.encode_with_special("<|channel|>final<|message|>" + words)
+
+    class Breaks(Script):
+        def submit(self, *a: Any, **k: Any) -> Any:
+            request = super().submit(*a, **k)
+            if len(self.prompts) == 1:
+                request._tokens = [*head, "canary"]
+            return request
+
+    engine = Breaks(lambda _: FINAL)
+    with serving(engine, KEPT) as served:
+        client = served.client()
+        first = stream(client)[-1].response
+        assert first.status == "failed" and first.output_text == words
+        second = client.responses.create(model="scripted", input="go on", previous_response_id=first.id)
+    assert second.output_text == "It is 5, surely."
+    assert E.decode(engine.prompts[1]).count(f"<|message|>{words}<|end|>") == 1
+
+
 def test_instructions_are_not_carried_over() -> None:
     engine = Script(lambda _: FINAL)
     with serving(engine, KEPT) as served:

@@ -127,8 +127,6 @@ def conversation_of(
         items += [item for item, _ in record.read]
         sampled += _sampled(record.read)
         for item, ids in zip(record.output, record.ids, strict=True):
-            if item["type"] == "message" and not item["content"]:
-                continue  # stopped between its beginning and its first text: nothing was said
             if item["type"] == "function_call" and item["status"] != "completed":
                 continue  # a call that was cut off was never made
             if item["type"] in ("mcp_list_tools", "mcp_approval_request"):

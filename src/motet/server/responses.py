@@ -210,6 +210,7 @@ class Run:
                 full.feed(out)
             if stops.hit:
                 break
+        full.feed(TurnDone("cancelled"))  # as `_ended` does for what is seen
         record.output, record.ids, record.events = full.items, full.ids, [*self.events, last]
         record.tokens = {"prompt": view.prompt, "sampled": ids_of(self._events), "seed": view.seed}
         try:
