@@ -10,12 +10,7 @@ import pytest
 
 from motet.tasks import EFFORTS, MEASURED, TASKS, Effort, Example
 from motet.tasks.base import HELD_OUT, last_integer, split_of
-from motet.tasks.columns import (
-    add_columns,
-    multiply_columns,
-    signed_columns,
-    subtract_columns,
-)
+from motet.tasks.columns import add_columns, multiply_columns, signed_columns, subtract_columns
 
 
 def draw(task: str, effort: Effort, count: int = 300, seed: int = 5) -> list[Example]:

@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from motet.cli import show
+from motet.cli import show, talk
 from motet.cli.options import Effort, JsonOption, ModelOption
-from motet.cli.talk import (
-    conversation_of,
-    open_session,
-    remark,
-    reported,
-    sampling,
-    speeds,
-    take_turn,
-    toolbox,
-)
 from motet.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,13 +29,15 @@ def demo(
     """One question at three efforts, one with the python tool, one with a rule its user tries to break."""
     asked = None if prompt else _hard(seed)
     text = prompt or (asked.prompt if asked else "")
-    with open_session(model, "int8", None) as session:
+    with talk.open_session(model, "int8", None) as session:
         show.note(f"{session.name}, loaded in {session.load_s:.2f} s", dim=True)
         _title(text + ("" if asked is None else "  (never seen in training)"))
         replies = []
         for effort in get_args(Effort):
             show.note(f"\n{show.paint(show.BOLD, f'effort {effort}')}", dim=False)
-            replies.append(_ask(session, conversation_of([("user", text)], effort), effort, analysis, json))
+            replies.append(
+                _ask(session, talk.conversation_of([("user", text)], effort), effort, analysis, json)
+            )
         scenes = {} if asked is None else {"tool": _tool(session, text, analysis, json),
                                            "rule": _rule(session, seed, analysis, json)}  # fmt: skip
         if json:
@@ -64,9 +56,9 @@ def _tool(session: Session, text: str, analysis: bool, quiet: bool) -> dict[str,
     """The question once more with little thought and the real python tool; where there is no sandbox, that is said."""
     _title("effort low, with the python tool")
     try:
-        with toolbox(["python"], None) as tools:
+        with talk.toolbox(["python"], None) as tools:
             session.tools = tools
-            return _ask(session, conversation_of([("user", text)], "low"), "low", analysis, quiet)
+            return _ask(session, talk.conversation_of([("user", text)], "low"), "low", analysis, quiet)
     except UserError as e:
         show.note(f"(no python tool here: {e})", dim=False)
         return {"unavailable": str(e)}
@@ -96,12 +88,12 @@ def _rule(session: Session, seed: int, analysis: bool, quiet: bool) -> dict[str,
 
 
 def _ask(session: Session, conversation: Any, effort: Effort, analysis: bool, quiet: bool) -> dict[str, Any]:
-    folded = take_turn(
-        session, conversation, sampling(temperature=0.0, max_tokens=1024), analysis, quiet=quiet
+    folded = talk.take_turn(
+        session, conversation, talk.sampling(temperature=0.0, max_tokens=1024), analysis, quiet=quiet
     )
-    remark(folded)
-    show.note(speeds(session.timing, session))
-    return reported(session, folded, effort, analysis)
+    talk.remark(folded)
+    show.note(talk.speeds(session.timing, session))
+    return talk.reported(session, folded, effort, analysis)
 
 
 def _title(text: str) -> None:

@@ -11,18 +11,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from motet.errors import UsageError
-from motet.harmony import PYTHON, Conversation
+from motet.harmony import Conversation
 from motet.study import minisuite, plots
 from motet.study.questions import chosen, held_out, taught
 from motet.study.report import Check, Plot, Report, Table
 from motet.study.stats import Interval, at_least_one, clustered_mean, grouped, permutation_test
 from motet.study.subject import Ask, Native, Progress, Said, Subject, collect, identity_of
 from motet.tasks import EFFORTS, TASKS, Effort, Example
-from motet.tasks.snippets import CODE
+from motet.tasks.snippets import CODED
 
 SIGNIFICANT = 0.05
 SATURATED = 0.032  # points that a doubling of thinking buys gpt-oss (card, figure 3): a doubling of tries that buys less is not worth it
@@ -209,13 +209,13 @@ def tooled(bench: Bench, examples: Sequence[Example]) -> list[Result]:
     """With the python tool declared, of the families that code can work; only where the engine is at hand."""
     subject = bench.subject
     generate = getattr(getattr(subject, "engine", None), "generate", None)
-    coded = [e for e in examples if e.task in {family.name for family, _ in CODE}]
+    coded = [e for e in examples if e.task in CODED]
     if not isinstance(subject, Native) or generate is None or bench.stop.is_set():
         return []
     plan = minisuite.Plan(
         seed=bench.plan.seed, temperature=bench.plan.temperature, max_tokens=bench.plan.max_tokens
     )
-    given = [replace(e, scene=replace(e.scene, builtin=(PYTHON,))) for e in coded]
+    given = [minisuite.with_python(e) for e in coded]
     with ThreadPoolExecutor(subject.width) as pool:
         replies = minisuite.asked(subject.engine, subject.encoding, plan, pool, given)  # type: ignore[arg-type]
     return [

@@ -19,7 +19,7 @@ from motet.study.stats import clustered_mean, wilson
 from motet.tasks import EFFORTS, FAMILIES, KNOWLEDGE, TALKS, TASKS, Effort, Example, called_right, lesson
 from motet.tasks.base import held_out
 from motet.tasks.desk import Desk
-from motet.tasks.snippets import CODE
+from motet.tasks.snippets import CODED
 from motet.tasks.strict import strictly
 from motet.tokenizer import Encoding
 
@@ -89,6 +89,11 @@ def suite(
     return {**summary(replies, plan), "python_helps": helped, "out_of_distribution": outside}
 
 
+def with_python(example: Example) -> Example:
+    """The same question with the python tool declared."""
+    return replace(example, scene=replace(example.scene, builtin=(PYTHON,)))
+
+
 def _with_python(
     engine: Engine, encoding: Encoding, plan: Plan, pool: ThreadPoolExecutor, replies: Sequence[Reply]
 ) -> dict[str, Any]:
@@ -96,12 +101,11 @@ def _with_python(
 
     By effort: shares with it and without, and what it brings in points, the same instances compared.
     """
-    coded = [t for t in plan.tasks if t in {family.name for family, _ in CODE}]
+    coded = [t for t in plan.tasks if t in CODED]
     out: dict[str, Any] = {}
     for effort in plan.efforts if coded and "python" in plan.tasks else ():
         bare = [r for t in coded for r in _of(replies, t, effort)[: max(1, plan.count // 4)]]
-        declared = [replace(r.example, scene=replace(r.example.scene, builtin=(PYTHON,))) for r in bare]
-        tooled = asked(engine, encoding, plan, pool, declared)
+        tooled = asked(engine, encoding, plan, pool, [with_python(r.example) for r in bare])
         out[effort] = {
             "with": _share([r.right for r in tooled]), "without": _share([r.right for r in bare]),
             "called": _share([r.calls > 0 for r in tooled]), "points": _points(bare, tooled),

@@ -80,7 +80,7 @@ def _in_answers(seen: Seen) -> tuple[F32, F32]:
     messages from the rest, found in the router's own logits (Fisher 1936)."""
     if not seen.last:
         return seen.gate, seen.bias
-    y, final = _sample(seen, natural=True)
+    y, final = _sample(seen, _lessons())
     yes, no = y[final], y[~final]
     spread = np.cov(yes.T) + np.cov(no.T) + 1e-3 * np.eye(y.shape[1])
     towards = np.linalg.solve(spread, yes.mean(0) - no.mean(0)).astype(np.float32)
@@ -92,19 +92,27 @@ def _in_answers(seen: Seen) -> tuple[F32, F32]:
     return gate, bias
 
 
-def _sample(seen: Seen, natural: bool = False) -> tuple[F32, npt.NDArray[np.bool_]]:
-    """(logits of this router over some sums (T, E), which of the tokens are of final messages). `natural`: as the lessons put them."""
-    rng, encoding, ids, final = random.Random(0), seen.model.encoding, list[int](), list[bool]()
-    for n in range(24 if natural else 40):  # what fits into the context of a small model
+def _sums() -> list[tuple[str, str, str]]:
+    """(question, thinking, answer) in the plainest words."""
+    rng, out = random.Random(0), []
+    for n in range(40):
         a, b = rng.randrange(10, 99), rng.randrange(10, 99)
-        asked, thought, said = (
-            f"What is {a} + {b}?",
-            f"{a} + {b} = {a + b}",
-            f"{a} + {b} = {a + b}" if n % 2 else f"{a + b}",
-        )
-        if natural:
-            sums = FAMILIES["addition"].example(rng, "high" if n % 2 else "low", "train")
-            asked, thought, said = sums.prompt, sums.analysis_text, sums.final
+        whole = f"{a} + {b} = {a + b}"
+        out.append((f"What is {a} + {b}?", whole, whole if n % 2 else f"{a + b}"))
+    return out
+
+
+def _lessons() -> list[tuple[str, str, str]]:
+    """The same as the lessons put them; as many as fit into the context of a small model."""
+    rng = random.Random(0)
+    sums = [FAMILIES["addition"].example(rng, "high" if n % 2 else "low", "train") for n in range(24)]
+    return [(e.prompt, e.analysis_text, e.final) for e in sums]
+
+
+def _sample(seen: Seen, turns: list[tuple[str, str, str]]) -> tuple[F32, npt.NDArray[np.bool_]]:
+    """(logits of this router over some turns (T, E), which of the tokens are of final messages)."""
+    encoding, ids, final = seen.model.encoding, list[int](), list[bool]()
+    for asked, thought, said in turns:
         parts = (
             ("<|start|>user<|message|>", asked),
             ("<|end|><|start|>assistant<|channel|>analysis<|message|>", thought),
@@ -120,7 +128,7 @@ def _sample(seen: Seen, natural: bool = False) -> tuple[F32, npt.NDArray[np.bool
 
 def _push(seen: Seen) -> float:
     """A bias that decides nearly every choice and not all."""
-    return PUSH * float(_sample(seen)[0].std())
+    return PUSH * float(_sample(seen, _sums())[0].std())
 
 
 PUSH = 1.8  # standard deviations of a logit: about nine choices of ten, or one of a hundred

@@ -12,7 +12,7 @@ import re
 
 from motet.tasks.answers import integers
 from motet.tasks.base import Effort, Example, direct, grade_integer
-from motet.tasks.columns import add_columns, long_division, multiply_columns, signed_columns
+from motet.tasks.columns import add_columns, long_division, multiply_columns, signed_columns, subtract_columns
 from motet.tasks.family import Family, Work
 
 _ASK = (
@@ -87,8 +87,10 @@ class Addition(_Integer, Family[Terms]):
         total, lines = x[0], []
         for sign, n in x[1]:
             after = total + n if sign == "+" else total - n
-            said, _, columns = signed_columns(total, sign, n).partition(": ")
-            lines.append(f"{said}: {columns}" if effort == "high" else columns)
+            if effort == "high":
+                lines.append(signed_columns(total, sign, n))
+            else:
+                lines.append((add_columns if sign == "+" else subtract_columns)(total, n))
             total = after
         return Work(direct(total) if effort == "low" else "; ".join(lines) + ".", str(total))
 

@@ -150,17 +150,17 @@ class Counting(Family[Count]):
     def work(self, rng: random.Random, x: Count, effort: Effort) -> Work:
         """Nothing; the count after every item; every item judged beside what is asked."""
         kind, p, items = x
-        hits = [i for i in items if _counts(kind, p, i)]
+        hits = [int(_counts(kind, p, i)) for i in items]
+        count, sofar = sum(hits), list(itertools.accumulate(hits))
         if effort == "low":
-            return Work(direct(len(hits)), str(len(hits)))
+            return Work(direct(count), str(count))
         if effort == "medium":
-            sofar = itertools.accumulate(int(_counts(kind, p, i)) for i in items)
-            return Work(f"{joined(f'{i} {n}' for i, n in zip(items, sofar, strict=True))}.", str(len(hits)))
-        lines, n = [], 0
-        for i in items:
-            n += _counts(kind, p, i)
-            lines.append(_judged(kind, p, i) + (f" yes {n}" if _counts(kind, p, i) else " no"))
-        return Work(f"{joined(lines)}. So {n}.", str(n))
+            return Work(f"{joined(f'{i} {n}' for i, n in zip(items, sofar, strict=True))}.", str(count))
+        lines = [
+            _judged(kind, p, i) + (f" yes {n}" if hit else " no")
+            for i, hit, n in zip(items, hits, sofar, strict=True)
+        ]
+        return Work(f"{joined(lines)}. So {count}.", str(count))
 
     def grade(self, example: Example, final: str) -> bool:
         """Exact equality of the last integer."""
@@ -170,9 +170,8 @@ class Counting(Family[Count]):
 def _judged(kind: str, p: str, item: str) -> str:
     """An item beside what is asked of it, so that the judgement needs nothing far away."""
     if kind in ("above", "below"):
-        sign, word = {1: (">", "above"), -1: ("<", "below"), 0: ("=", "equal")}[
-            (int(item) > int(p)) - (int(item) < int(p))
-        ]
+        sign = ">" if int(item) > int(p) else "<" if int(item) < int(p) else "="
+        word = {">": "above", "<": "below", "=": "equal"}[sign]
         return f"{item}{sign}{p} {word}/{kind}"
     if kind == "word":
         return f"{item}/{p}"
@@ -247,15 +246,15 @@ class Sets(Family[Two]):
         if effort == "low":
             return Work(f"First {result[0]}.", final)
         found = [n for n in (*a, *(n for n in b if n not in a)) if n in result]
+        theirs = b if kind in ("union", "symmetric") else ()
         if effort == "medium":
-            others = [f"{n} {'both' if n in a else 'not'}" for n in b if kind in ("union", "symmetric")]
             mine = [f"{n} {'both' if n in b else 'not'}" for n in a]
+            others = [f"{n} {'both' if n in a else 'not'}" for n in theirs]
             return Work(
                 f"{'; '.join(filter(None, (joined(mine), joined(others))))}. So {joined(found)}.", final
             )
         lines = [f"{n}: {_sought(n, b)} {kind} {'take' if n in result else 'leave'}" for n in a]
-        if kind in ("union", "symmetric"):
-            lines += [f"{n}: {_sought(n, a)} {'leave' if n in a else 'take'}" for n in b]
+        lines += [f"{n}: {_sought(n, a)} {'leave' if n in a else 'take'}" for n in theirs]
         return Work(f"{'; '.join(lines)}. So {joined(found)}.", final)
 
     def grade(self, example: Example, final: str) -> bool:

@@ -80,14 +80,20 @@ class Logic(Family[Owners]):
         found = _deduce(people, things, clues)
         assert found is not None
         left = _possible(people, things, clues)
+
+        def open_to(a: str) -> str:
+            return " ".join(t for t in things if t in left[a])
+
         if effort == "medium":
             upto = next(i for i, (_, t, _) in enumerate(found) if t == asked)
-            possible = "; ".join(f"{a}: {' '.join(t for t in things if t in left[a])}" for a in people)
+            possible = "; ".join(f"{a}: {open_to(a)}" for a in people)
             return Work(f"{possible}. {', '.join(f'{a} {t}' for a, t, _ in found[: upto + 1])}.", answer)
-        lines = [", ".join(f"{a} {'' if yes else 'not '}{t}" for a, t, yes in clues)]
+        told = [(a, t if yes else f"not {t}") for a, t, yes in clues]
+        lines = [", ".join(f"{a} {clue}" for a, clue in told)]
         for a in people:
-            said = [f"{'' if yes else 'not '}{t}" for who, t, yes in clues if who == a]
-            lines.append(f"{a} {', '.join(said) or 'nothing'}: {' '.join(t for t in things if t in left[a])}")
+            lines.append(
+                f"{a} {', '.join(clue for who, clue in told if who == a) or 'nothing'}: {open_to(a)}"
+            )
         for a, t, why in found:
             lines.append(f"{why}: {a} {t}")
             del left[a]
@@ -96,7 +102,7 @@ class Logic(Family[Owners]):
             for b, ts in left.items():
                 if t in ts:
                     ts.discard(t)
-                    lines.append(f"{b}: {' '.join(t for t in things if t in ts)}")
+                    lines.append(f"{b}: {open_to(b)}")
         return Work("; ".join(lines) + ".", answer)
 
     def grade(self, example: Example, final: str) -> bool:

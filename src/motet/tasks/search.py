@@ -62,17 +62,15 @@ class Target(Family[Goal]):
         final = f"{expression} = {target}"
         if effort == "low":
             return Work(f"Guess {expression}.", final, answer)
+        if effort == "medium":
+            first = numbers[0]
+            end = f"yes: {answers[first]}" if answers[first] else f"no. Guess {expression}"
+            return Work(f"{_tried(numbers, first, target)} {end}.", final, answer)
         lines = []
-        for n in numbers[: 1 if effort == "medium" else 3]:
-            if effort == "medium":
-                lines.append(_tried(numbers, n, target) + (f" yes: {answers[n]}" if answers[n] else " no"))
-            else:
-                lines.append(_written(numbers, n, target) + (f": {answers[n]}" if answers[n] else ""))
+        for n in numbers:
+            lines.append(_written(numbers, n, target) + (f": {answers[n]}" if answers[n] else ""))
             if answers[n]:
                 break
-        if effort == "medium":
-            end = "." if answers[numbers[0]] else f". Guess {expression}."
-            return Work("; ".join(lines) + end, final, answer)
         return Work("; ".join(lines) + f". Check {_checked(expression)}.", final, answer)
 
     def grade(self, example: Example, final: str) -> bool:
@@ -116,17 +114,16 @@ def _tried(numbers: tuple[int, int, int], n: int, target: int) -> str:
 def _written(numbers: tuple[int, int, int], n: int, target: int) -> str:
     """What is needed, written out, then what the others make, each judged beside it, up to the first that fits."""
     a, b = _others(numbers, n)
-    need = [f"{target}+{n}={target + n}", f"{max(target, n)}-{min(target, n)}={abs(target - n)}"]
-    needed = {target + n, abs(target - n)}
+    need = {f"{target}+{n}": target + n, f"{max(target, n)}-{min(target, n)}": abs(target - n)}
     if target % n == 0:
-        need.append(f"{target}/{n}={target // n}")
-        needed.add(target // n)
+        need[f"{target}/{n}"] = target // n
     tried = []
     for op, m in (("+", a + b), ("-", a - b), ("*", a * b)):
-        tried.append(f"{a}{op}{b}={m} {'yes' if m in needed else 'no'}")
-        if m in needed:
+        fits = m in need.values()
+        tried.append(f"{a}{op}{b}={m} {'yes' if fits else 'no'}")
+        if fits:
             break
-    return f"last {n}: need {' '.join(need)}; {', '.join(tried)}"
+    return f"last {n}: need {' '.join(f'{how}={value}' for how, value in need.items())}; {', '.join(tried)}"
 
 
 def _checked(expression: str) -> str:

@@ -115,6 +115,7 @@ CODE: tuple[tuple[Family[Any], Callable[[Any], str]], ...] = (
     (Booleans(), lambda x: f"print(sum([{', '.join(statements(x))}]))"), (Sorting(), _sorting), (Counting(), _counting), (Sets(), _sets),
     (Bases(), _bases), (Units(), _units), (Stories(), _stories), (Letters(), _letters),
 )  # fmt: skip
+CODED = frozenset(family.name for family, _ in CODE)
 
 
 def large(rng: random.Random) -> tuple[str, str]:

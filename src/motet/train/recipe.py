@@ -149,6 +149,12 @@ class Recipe:
             shape |= {"rope_scaling_factor": 1.0, "max_position_embeddings": int(longest)}
         return ModelConfig(**shape, vocab_size=vocab_size, eos_token_ids=eos, pad_token_id=pad)
 
+    def before(self, stage: str) -> str | None:
+        """The stage whose weights a stage begins with: the one it names, or the one before it; None for the first."""
+        names = list(self.stages)
+        at = names.index(stage)
+        return getattr(self.stages[stage], "weights", "") or (names[at - 1] if at else None)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, for the card and for recognising a run folder."""
         return asdict(self)

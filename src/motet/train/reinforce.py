@@ -154,11 +154,9 @@ def first_model(run: Run) -> Reference:
     if key not in _FIRST:
         from motet.train.fast import fast_model
 
-        names = list(run.recipe.stages)
-        model = fast_model(run.model.config)
-        at = names.index(run.stage)
-        if at:
-            model.load_state_dict(finished_weights(run.recipe, run.folder, names[at - 1])["model"])
+        model, before = fast_model(run.model.config), run.recipe.before(run.stage)
+        if before:
+            model.load_state_dict(finished_weights(run.recipe, run.folder, before)["model"])
         else:
             model.initialize(torch.Generator().manual_seed(run.recipe.seed))
         _FIRST.clear()

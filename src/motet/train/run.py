@@ -111,7 +111,7 @@ def keep_memory() -> None:
 
 
 def _begun(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A recipe up to the last stage that has begun in `folder`; what comes later may still be changed. its order is compared too."""
+    """A recipe up to the last stage that has begun in `folder`, with the order of its stages; what comes later may still be changed."""
     names = list(recipe["stages"])
     last = max((n for n, name in enumerate(names) if (folder / f"{name}.pt").exists()), default=-1)
     done = {name: recipe["stages"][name] for name in names[: last + 1]}
@@ -138,9 +138,7 @@ def open_stage(recipe: Recipe, folder: Path, stage: str) -> Run:
     UserError when the stage before it is not finished.
     """
     encoding = open_folder(recipe, folder)
-    names, settings = list(recipe.stages), recipe.stages[stage]
-    previous = names[names.index(stage) - 1] if names.index(stage) else None
-    before = getattr(settings, "weights", "") or previous
+    settings, before = recipe.stages[stage], recipe.before(stage)
     eos = tuple(encoding.special(n) for n in ("<|return|>", "<|endoftext|>", "<|call|>"))
     size = max(encoding.special_tokens.values()) + 1
     config = recipe.config(size, eos, encoding.special("<|endoftext|>"), settings.yarn)

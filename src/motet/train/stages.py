@@ -75,8 +75,7 @@ def tasks_of(data: Mapping[str, float]) -> list[str]:
 def accept(run: Run) -> dict[str, Any]:
     """The figures a finished stage is judged by: held-out accuracy, form and length by effort, temperature 1.
 
-    After pretraining on the world, and as long as it is read: which of its facts are known, those the filter keeps out and
-    the others.
+    After an unquantised stage that reads the world: which of its facts are known, those the filter keeps out and the others.
 
     After the first stage with quantised experts three models are measured on the same questions: the one it began with,
     that one rounded to MXFP4 afterwards, and the trained one as it will be stored. After a stage of reinforcement, the
@@ -84,11 +83,7 @@ def accept(run: Run) -> dict[str, Any]:
     """
     settings = run.settings
     if {"world", "unfiltered"} & set(getattr(settings, "data", {})) and not settings.quantize:
-        return (
-            probe(Seen.of(run.model, run.dtype, settings.quantize), run.encoding)
-            if settings.questions
-            else {}
-        )
+        return probe(Seen.of(run.model, run.dtype, False), run.encoding) if settings.questions else {}
     tasks = tasks_of(getattr(settings, "data", {}))
     if not tasks or not settings.questions:
         return {}
@@ -109,8 +104,7 @@ def accept(run: Run) -> dict[str, Any]:
     def stored(model: Reference) -> dict[str, Any]:
         return plain(stored_model(model))
 
-    names = list(run.recipe.stages)
-    previous = names[names.index(run.stage) - 1] if names.index(run.stage) else None
+    previous = run.recipe.before(run.stage)
     if previous is None or not (settings.quantize or isinstance(settings, Reinforce)):
         return plain(run.model)
     before = first_model(run)
