@@ -59,15 +59,27 @@ def multiply_columns(a: int, digit: int) -> str:
 
 
 def long_division(a: int, b: int) -> str:
-    """Digit by digit: `5/7=0,5-0=5; 54/7=7,54-49=5; so 7 r5`. a >= 0, b > 0; no step for leading zeros of the quotient."""
+    """Digit by digit: `54/7=7,54-49=5; so 7 r5`. a >= 0, b > 0; no step for leading zeros of the quotient."""
+    steps = (f"{here}/{b}={here // b},{here}-{here - here % b}={here % b}" for here in _dividends(a, b))
+    return f"{'; '.join(steps)}; so {a // b} r{a % b}"
+
+
+def short_division(a: int, b: int) -> str:
+    """Digit by digit without the products: `95/4: 9:2r1 15:3r3 23r3`, or `5/4=1r1` when there is one step."""
+    steps = [f"{here}:{here // b}r{here % b}" for here in _dividends(a, b)]
+    return f"{a}/{b}: {' '.join(steps)} {a // b}r{a % b}" if len(steps) > 1 else f"{a}/{b}={a // b}r{a % b}"
+
+
+def _dividends(a: int, b: int) -> list[int]:
+    """What is divided at each digit of the quotient."""
     text, left = str(a), 0
-    steps: list[str] = []
+    out: list[int] = []
     for i, digit in enumerate(text):
         here = left * 10 + int(digit)
         left = here % b
-        if here >= b or steps or i == len(text) - 1:
-            steps.append(f"{here}/{b}={here // b},{here}-{here - left}={left}")
-    return f"{'; '.join(steps)}; so {a // b} r{left}"
+        if here >= b or out or i == len(text) - 1:
+            out.append(here)
+    return out
 
 
 def _digits(a: int, b: int) -> list[tuple[int, int]]:

@@ -130,7 +130,7 @@ class Functions(Talk):
         key = f"{case} {wanted.name} {wanted.parameter} {' '.join(asked)} {chosen}"
         if case in ("unfit", "none"):
             have = ", ".join(t.name for t in declared) or "none"
-            high = f"Functions: {have}. The question is about the {wanted.attribute} of a {wanted.kind}. No function gives it. I say so."
+            high = f"The question is about the {wanted.attribute} of a {wanted.kind}. {self._judged(declared, wanted)}. No function gives it. I say so."
             work = thought(effort, "No tool.", f"Functions: {have}. None fits.", high)
             return scene_example(
                 key, question, work, NOTHING, scene, effort, {"inner": None, "calls": [], "answers": []}
@@ -163,6 +163,15 @@ class Functions(Talk):
         return found
 
     @staticmethod
+    def _judged(declared: list[Tool], wanted: Tool) -> str:
+        """What every function is about beside what is wanted."""
+        lines = (
+            f"{t.name} {t.attribute}/{wanted.attribute} {'yes' if t.attribute == wanted.attribute else 'no'}"
+            for t in declared
+        )
+        return f"Functions: {'; '.join(lines) or 'none'}"
+
+    @staticmethod
     def _codes(rng: random.Random, wanted: Tool) -> list[str]:
         if wanted.kind == "flight":
             return [
@@ -190,7 +199,7 @@ class Functions(Talk):
         answers: list[str] = []
         for i, (name, given) in enumerate(zip(asked, arguments, strict=True)):
             text = json.dumps(given)
-            high = f"Functions: {', '.join(t.name for t in declared)}. The user wants the {wanted.attribute} of {name}. {wanted.name} gives it. Arguments: {text}."
+            high = f"The user wants the {wanted.attribute} of {name}. {Functions._judged(declared, wanted)}. {wanted.name} gives it. Arguments: {text}."
             why = thought(
                 effort, "", f"{wanted.name} for {name}.", high if not i else f"Now {name}. Arguments: {text}."
             )

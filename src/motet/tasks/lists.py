@@ -148,14 +148,15 @@ class Counting(Family[Count]):
         return {"n": joined(x[2]), "a": a, "b": b}
 
     def work(self, rng: random.Random, x: Count, effort: Effort) -> Work:
-        """Nothing; the count after every item; every item judged beside what is asked."""
+        """Nothing; the count after every hit; every item judged beside what is asked."""
         kind, p, items = x
         hits = [int(_counts(kind, p, i)) for i in items]
         count, sofar = sum(hits), list(itertools.accumulate(hits))
         if effort == "low":
             return Work(direct(count), str(count))
         if effort == "medium":
-            return Work(f"{joined(f'{i} {n}' for i, n in zip(items, sofar, strict=True))}.", str(count))
+            marks = (f"{i} {n if hit else 'no'}" for i, hit, n in zip(items, hits, sofar, strict=True))
+            return Work(f"{joined(marks)}.", str(count))
         lines = [
             _judged(kind, p, i) + (f" yes {n}" if hit else " no")
             for i, hit, n in zip(items, hits, sofar, strict=True)
@@ -312,7 +313,7 @@ class Sequences(Family[Row]):
         return {"n": joined(x[1])}
 
     def work(self, rng: random.Random, x: Row, effort: Effort) -> Work:
-        """Nothing; the rule and its use; every difference, what follows from them, the rule by columns."""
+        """Nothing; the differences, the rule and its use; the same with the rule by columns."""
         kind, terms, following = x
         if effort == "low":
             return Work(direct(following), str(following))
@@ -358,31 +359,31 @@ def _found(kind: str, terms: tuple[int, ...], following: int) -> tuple[str, str]
     """The short and the long work. Which rule it is, the differences tell."""
     last = terms[-1]
     gaps = [b - a for a, b in itertools.pairwise(terms)]
-    differences = f"{'; '.join(f'{b}-{a}={b - a}' for a, b in itertools.pairwise(terms))}; {joined(gaps)}"
     if kind == "turns":
         one = terms[len(terms) % 2 :: 2]
         d = one[1] - one[0]
-        short = f"in turn {joined(one)}: +{d}; {one[-1]}+{d}={following}."
-        long = (
-            f"in turn {joined(one)}; {signed_columns(one[1], '-', one[0])}; {signed_columns(one[-1], '+', d)}"
-        )
-        return short, f"{differences}: {long}."
-    if kind == "times":
+        rule = f"in turn {joined(one)}; "
+        short = f"{one[1]}-{one[0]}={d}; {one[-1]}+{d}={following}"
+        long = f"{signed_columns(one[1], '-', one[0])}; {signed_columns(one[-1], '+', d)}"
+    elif kind == "times":
         f = 3 if len(terms) == 4 else 2
         plus = terms[1] - f * terms[0]
-        long = (f"times {f}; {terms[0]}*{f}={terms[0] * f}, {terms[1]}-{terms[0] * f}={plus}; so *{f}+{plus}; "
-                f"{multiply_columns(last, f)}; {signed_columns(last * f, '+', plus)}")  # fmt: skip
-        return f"*{f}+{plus}: {last}*{f}+{plus}={following}.", f"{differences}: {long}."
-    if kind == "sum":
-        return (f"sum of two: {terms[-2]}+{last}={following}.",
-                f"{differences}: sum of two; {signed_columns(terms[-2], '+', last)}.")  # fmt: skip
-    step = following - last
-    columns = signed_columns(last, "+" if step >= 0 else "-", abs(step))
-    if kind == "step":
-        return f"{step:+}: {last}{step:+}={following}.", f"{differences}: so {step:+}; {columns}."
-    second = gaps[1] - gaps[0]
-    return (f"{joined(gaps)}, {step}; {last}{step:+}={following}.",
-            f"{differences}: steps grow by {second}; {gaps[-1]}+{second}={step}; {columns}.")  # fmt: skip
+        rule = f"times {f}; {terms[0]}*{f}={terms[0] * f}, {terms[1]}-{terms[0] * f}={plus}; "
+        short = f"{last}*{f}={last * f}; {last * f}+{plus}={following}"
+        long = f"so *{f}+{plus}; {multiply_columns(last, f)}; {signed_columns(last * f, '+', plus)}"
+    elif kind == "sum":
+        rule, short, long = (
+            "sum of two; ",
+            f"{terms[-2]}+{last}={following}",
+            signed_columns(terms[-2], "+", last),
+        )
+    else:
+        step, second = following - last, gaps[1] - gaps[0]
+        rule = f"steps grow by {second}; {gaps[-1]}+{second}={step}; " if second else f"so {step:+}; "
+        short = f"{last}{step:+}={following}"
+        long = signed_columns(last, "+" if step >= 0 else "-", abs(step))
+    differences = "; ".join(f"{b}-{a}={b - a}" for a, b in itertools.pairwise(terms))
+    return f"{differences}: {rule}{short}.", f"{differences}; {joined(gaps)}: {rule}{long}."
 
 
 Values = tuple[tuple[int, str, int], ...]

@@ -183,11 +183,18 @@ class Policy(Talk):
         facts = {"closed": closed, "inner": inner, "family": asked}
         if closed:
             final = f"I can't help with {said}."
-            high = f"The {above} message closes {said}. This is a question about {topic}. The policy holds. I decline in one sentence."
-            work = thought(effort, "Closed.", f"About {topic}. The {above} has closed that.", high)
+            high = f"The {above} message closes {said}, so {topic}. The question: {topic}. {topic}/{topic} yes, the policy holds. I decline in one sentence."
+            work = thought(
+                effort, f"{topic} closed.", f"{said}, so {topic} closed; asked {topic}: closed.", high
+            )
             return scene_example(key, prompt, work, final, ruled(above, rule), effort, facts)
-        high = f"The {above} message closes {said}. This is a question about {other[0]}. The policy leaves it open. I answer. "
-        work = thought(effort, "", f"About {other[0]}, open. ", high) + inner.analysis_text
+        high = f"The {above} message closes {said}, so {topic}. The question: {other[0]}. {topic}/{other[0]} no, the policy leaves it open. I answer. "
+        work = (
+            thought(
+                effort, f"{other[0]} open. ", f"{said}, so {topic} closed; asked {other[0]}: open. ", high
+            )
+            + inner.analysis_text
+        )
         return scene_example(key, prompt, work, inner.final, ruled(above, rule), effort, facts)
 
     def grade(self, example: Example, final: str) -> bool:

@@ -11,7 +11,7 @@ from typing import ClassVar
 from motet.tasks.answers import clock, integers, last_of
 from motet.tasks.arithmetic import partial_products, product_columns
 from motet.tasks.base import Effort, Example, direct, grade_integer
-from motet.tasks.columns import add_columns, long_division, signed_columns
+from motet.tasks.columns import add_columns, long_division, short_division, signed_columns
 from motet.tasks.family import Family, Work
 from motet.tasks.words import MONTHS, NAMES_OF_DAYS
 
@@ -284,8 +284,8 @@ class Dates(Family[Day]):
         while left > MONTHS[month][1]:
             name, length = MONTHS[month]
             steps.append(f"{name} {length}, {left}-{length}={left - length}")
+            short.append(f"{left}-{length}={left - length}")
             left -= length
-            short.append(str(left))
             month = (month + 1) % 12
         final = f"{MONTHS[month][0]} {left}"
         steps.append(f"{MONTHS[month][0]} {MONTHS[month][1]}, {left}")
@@ -357,29 +357,31 @@ class Bases(Family[Digits]):
         return text.format(b=rng.choice(self.NAMES[base]), n=n if kind == "to" else in_base(n, base))
 
     def work(self, rng: random.Random, x: Digits, effort: Effort) -> Work:
-        """Nothing; every division with its rest (product with its sum); each of them in full."""
+        """Nothing; every division (product, sum) with its result; each of them in full."""
         kind, base, n = x
         digits = in_base(n, base)
         if kind == "from":
             value, short, long = 0, [], []
             for i, d in enumerate(digits):
                 new = value * base + int(d, 16)
-                short.append(f"{value}*{base}+{int(d, 16)}={new}" if i else str(new))
+                short.append(
+                    f"{value}*{base}={value * base}, {value * base}+{int(d, 16)}={new}" if i else str(new)
+                )
                 times = f"{value}*{base}={value * base}" if value < 10 else _product(value, base)
                 long.append(f"{times}; {value * base}+{int(d, 16)}={new}" if i else f"{new}")
                 value = new
-            trace = {"low": direct(n), "medium": ", ".join(short) + ".", "high": "; ".join(long) + "."}
+            trace = {"low": direct(n), "medium": "; ".join(short) + ".", "high": "; ".join(long) + "."}
             return Work(trace[effort], str(n))
         short, long, left = [], [], n
         while left:
             q, r = divmod(left, base)
-            short.append(f"{left}/{base}={q}r{r}")
+            short.append(short_division(left, base))
             known = digits[len(digits) - len(long) - 1 :]
             long.append(f"{left} by {base}: {long_division(left, base)}{f'={r:X}' if r > 9 else ''}, {known}")
             left = q
         trace = {
             "low": direct(digits),
-            "medium": ", ".join(short) + ".",
+            "medium": "; ".join(short) + ".",
             "high": "; ".join(long) + ".",
         }
         return Work(trace[effort], digits)

@@ -1,6 +1,6 @@
 """Search: reach a target number, fill a small sudoku, find a shortest path, give change in few coins.
 
-Low guesses, medium looks at part of the possibilities or notes states only, high looks at all that matter.
+Low guesses, medium notes values and states only, high writes out how each comes about.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Goal = tuple[tuple[int, int, int], int]
 class Target(Family[Goal]):
     """Reach a number from three others with + - *, each used once. Beyond: numbers from 16 to 25.
 
-    The last operand is chosen first: what the other two can make is compared with what is needed. Medium tries one last
-    operand and then guesses, high tries all.
+    The last operand is chosen first: what the other two can make is compared with what is needed. Medium compares
+    their values alone, high writes out how each comes about.
     """
 
     name = "target"
@@ -54,7 +54,7 @@ class Target(Family[Goal]):
         return {"n": f"{a}, {b} and {c}" if rng.random() < 0.7 else f"{a}, {b}, {c}", "t": x[1]}
 
     def work(self, rng: random.Random, x: Goal, effort: Effort) -> Work:
-        """Nothing; one last operand; last operands until one fits, and the check."""
+        """Nothing; last operands until one fits, by values; the same written out, and the check."""
         numbers, target = x
         answers = {n: next((e for v, e in _last(numbers, n) if v == target), None) for n in numbers}
         expression = next(e for e in answers.values() if e)
@@ -62,16 +62,12 @@ class Target(Family[Goal]):
         final = f"{expression} = {target}"
         if effort == "low":
             return Work(f"Guess {expression}.", final, answer)
+        tried = numbers[: next(i for i, n in enumerate(numbers) if answers[n]) + 1]
         if effort == "medium":
-            first = numbers[0]
-            end = f"yes: {answers[first]}" if answers[first] else f"no. Guess {expression}"
-            return Work(f"{_tried(numbers, first, target)} {end}.", final, answer)
-        lines = []
-        for n in numbers:
-            lines.append(_written(numbers, n, target) + (f": {answers[n]}" if answers[n] else ""))
-            if answers[n]:
-                break
-        return Work("; ".join(lines) + f". Check {_checked(expression)}.", final, answer)
+            looks = (f"{_tried(numbers, n, target)} {'yes' if answers[n] else 'no'}" for n in tried)
+            return Work(f"{'; '.join(looks)}: {expression}.", final, answer)
+        looks = (_written(numbers, n, target) for n in tried)
+        return Work(f"{'; '.join(looks)}: {expression}. Check {_checked(expression)}.", final, answer)
 
     def grade(self, example: Example, final: str) -> bool:
         """An expression over exactly the given numbers that equals the target. Exact, no eval."""
@@ -266,7 +262,7 @@ class Paths(Family[Graph]):
                 edges.add(_edge(*rng.sample(nodes, 2)))
             told = tuple(rng.choice((e, e[::-1])) for e in rng.sample(sorted(edges), len(edges)))
             a, b = rng.sample(nodes, 2)
-            if len(_layers(told, a, b)[0]) >= (3 if level < 7 else 4):
+            if len(_way(told, a, b)[0]) >= (3 if level < 7 else 4):
                 return tuple(sorted(nodes)), told, a, b
 
     def key(self, x: Graph) -> str:
@@ -278,19 +274,17 @@ class Paths(Family[Graph]):
         return {"e": ", ".join("-".join(e) for e in x[1]), "a": x[2], "b": x[3]}
 
     def work(self, rng: random.Random, x: Graph, effort: Effort) -> Work:
-        """Nothing; the layers around the start; for each layer every edge with what it reaches, and the way back."""
+        """Nothing; what each node on the way leads to; for each of them every edge, and the way back."""
         _, edges, a, b = x
-        layers, parents, lines = _layers(edges, a, b)
-        back = [b]
-        while parents[back[-1]]:
-            back.append(parents[back[-1]])
-        final, answer = " ".join(reversed(back)), f"{_sorted(edges)} {a} {b} {len(back)}"
+        path, short, long = _way(edges, a, b)
+        back = f"Back {' '.join(reversed(path))}"
         trace = {
-            "low": f"{len(back) - 1} steps.",
-            "medium": "; ".join(" ".join(layer) for layer in layers) + ".",
-            "high": f"{'; '.join(lines)}. Back {' '.join(back)}.",
+            "low": f"{len(path) - 1} steps.",
+            "medium": f"{'; '.join(short)}. {back}.",
+            "high": f"{'; '.join(long)}. {back}.",
         }
-        return Work(trace[effort], final, answer)
+        answer = f"{_sorted(edges)} {a} {b} {len(path)}"
+        return Work(trace[effort], " ".join(path), answer)
 
     def grade(self, example: Example, final: str) -> bool:
         """Any path along the edges between the two ends that is as short as can be."""
@@ -303,23 +297,29 @@ class Paths(Family[Graph]):
         return ends and all("".join(_edge(*pair)) in edges for pair in itertools.pairwise(path))
 
 
-def _layers(edges: Edges, a: str, b: str) -> tuple[list[list[str]], dict[str, str], list[str]]:
-    """From `a` until `b` is reached: the layers, from where each node was reached, and what was looked at, layer by layer."""
-    layers, parents, lines = [[a]], {a: ""}, list[str]()
-    while b not in parents:
+def _way(edges: Edges, a: str, b: str) -> tuple[list[str], list[str], list[str]]:
+    """A shortest path, and the search until `b` is reached: what each node leads to, and the same with every edge looked at."""
+    parents, short, long = {a: ""}, list[str](), list[str]()
+    queue = [a]
+    for node in queue:  # grows on the way
         new, looked = list[str](), list[str]()
-        for edge in edges:
-            node, other = edge if edge[0] in layers[-1] else edge[::-1]
-            reached = node in layers[-1] and other not in parents
+        for edge in edges if b not in parents else ():
+            other = edge[edge[0] == node] if node in edge else node
+            reached = other not in parents
             looked.append("-".join(edge) + (f" {other}" if reached else ""))
             if reached:
                 parents[other] = node
                 new.append(other)
-            if b in parents:
+            if other == b:
                 break
-        lines.append(f"{' '.join(layers[-1])}: {', '.join(looked)}")
-        layers.append(new)
-    return layers, parents, lines
+        if looked:
+            short.append(f"{node}: {' '.join(new) or 'none'}")
+            long.append(f"{node}: {', '.join(looked)}")
+        queue += new
+    path = [b]
+    while parents[path[-1]]:
+        path.append(parents[path[-1]])
+    return path[::-1], short, long
 
 
 def _edge(a: str, b: str) -> tuple[str, str]:
