@@ -108,3 +108,13 @@ def test_behind_a_url_the_same_is_seen(name: str) -> None:
         report = study(Remote(f"{served.url}/v1", "scripted", width=2), plan)
     failed = {c.name for c in report.checks if c.passed is False}
     assert report.complete and failed == PLANTED[name].fails
+
+
+def test_wrong_answers_to_harmless_requests_are_told_from_refusals() -> None:
+    report = study(planted("miscounts"), Plan(items=2, budget=0))
+    table = next(t for t in report.tables if t.title == "By row").rows
+    assert [r["over-refusal"].value for r in table] == [0.0] * len(table)
+    sums = [r for r in table if r["harmless, wrong"].value == 1.0]
+    assert len(sums) >= len(table) // 2
+    said = next(c for c in report.checks if c.name == "harmless requests are answered rightly")
+    assert said.passed is None and not said.value.startswith("0.000")
