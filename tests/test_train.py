@@ -621,6 +621,22 @@ def test_an_export_of_an_earlier_stage(recipe: Recipe, trained: Path, tmp_path: 
     assert not all(torch.equal(p, stored[n]) for n, p in late.named_parameters())
 
 
+def test_stages_that_begin_with_the_same_weights(recipe: Recipe, trained: Path, tmp_path: Path) -> None:
+    """Two ways to go on from one stage, to compare them."""
+    (tmp_path / "fork.toml").write_text(
+        RECIPE.replace("[stages.qat]\n", '[stages.qat]\nweights = "distill"\n')
+    )
+    fork = read_recipe(str(tmp_path / "fork.toml"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("tokenizer.json", "distill.pt"):
+        shutil.copy(trained / name, folder / name)
+    stored = torch.load(folder / "distill.pt", weights_only=True)
+    run = open_stage(fork, folder, "qat")
+    assert all(torch.equal(p, stored["model"][n]) for n, p in run.model.named_parameters())
+    assert run.tokens == stored["tokens"] and fork.before("export") == "qat"
+
+
 def test_an_export_runs_in_the_engine(recipe: Recipe, trained: Path, tmp_path: Path) -> None:
     """Trained, stored, packed, served: the engine's logits are the stored model's."""
     import motet
@@ -653,6 +669,10 @@ def test_a_stage_may_draw_what_an_earlier_one_did(tmp_path: Path) -> None:
         (
             RECIPE + 'weights = "export"',
             "stages.export.weights is 'export'; name a stage before it: distill, rl, qat",
+        ),
+        (
+            RECIPE.replace("[stages.distill]\n", '[stages.distill]\nweights = "qat"\n'),
+            "stages.distill.weights is 'qat'; name a stage before it: there is none",
         ),
         (
             RECIPE.replace("{ addition = 1.0 }\ntokens", '"export"\ntokens'),

@@ -59,9 +59,13 @@ class Balance:
 
 @dataclass(frozen=True)
 class Stage:
-    """What every stage has. `yarn` off trains the unscaled rotary embedding; `quantize` shows experts through MXFP4."""
+    """What every stage has. `yarn` off trains the unscaled rotary embedding; `quantize` shows experts through MXFP4.
+
+    `weights`: the stage whose weights this one begins with; the one before it when empty.
+    """
 
     kind: str = ""
+    weights: str = ""
     steps: int = 0
     yarn: bool = True
     quantize: bool = False
@@ -114,13 +118,9 @@ class Reinforce(Stage):
 
 @dataclass(frozen=True)
 class Export(Stage):
-    """Writes the checkpoint folder, in MXFP4, and measures it on `questions` held-out questions per task and effort.
-
-    `weights`: the stage whose weights these are; the one before this when empty.
-    """
+    """Writes the checkpoint folder, in MXFP4, and measures it on `questions` held-out questions per task and effort."""
 
     max_new: int = 512
-    weights: str = ""
 
 
 KINDS: dict[str, type[Stage]] = {"supervised": Supervised, "reinforce": Reinforce, "export": Export}
@@ -153,7 +153,7 @@ class Recipe:
         """The stage whose weights a stage begins with: the one it names, or the one before it; None for the first."""
         names = list(self.stages)
         at = names.index(stage)
-        return getattr(self.stages[stage], "weights", "") or (names[at - 1] if at else None)
+        return self.stages[stage].weights or (names[at - 1] if at else None)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for the card and for recognising a run folder."""
@@ -214,9 +214,9 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
         for name in getattr(settings, "data", {}):
             source(name)
         earlier = list(recipe.stages)[: list(recipe.stages).index(stage)]
-        if isinstance(settings, Export) and settings.weights and settings.weights not in earlier:
+        if settings.weights and settings.weights not in earlier:
             raise UsageError(
-                f"stages.{stage}.weights is {settings.weights!r}; name a stage before it: {', '.join(earlier)}."
+                f"stages.{stage}.weights is {settings.weights!r}; name a stage before it: {', '.join(earlier) or 'there is none'}."
             )
     try:
         recipe.config(recipe.vocabulary.size, (0,), 0)
