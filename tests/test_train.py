@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,6 @@ def test_what_is_taught_is_what_the_assistant_samples(source: str, encoding: Enc
 
 
 def test_what_a_tool_answers_is_shown_and_not_taught(encoding: Encoding) -> None:
-    from dataclasses import replace
 
     call = Message("assistant", "{}", "commentary", "functions.f", "json")
     result = Message("tool", "result", "commentary", "assistant", name="functions.f")
@@ -477,7 +477,6 @@ def test_tools_answer_within_a_turn_and_are_not_learned(
     recipe: Recipe, tmp_path: Path, encoding: Encoding
 ) -> None:
     """A model made to call python at once: the call is answered, the reply goes on, and only its own ids are taught."""
-    from dataclasses import replace
 
     from motet.harmony import PYTHON
 
@@ -558,7 +557,6 @@ def test_a_stopped_stage_goes_on_with_the_same_bits(
 
 
 def test_a_folder_is_not_mixed_up(recipe: Recipe, trained: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
 
     with pytest.raises(UserError, match="whose seed differs"):
         open_stage(replace(recipe, seed=2), trained, "distill")
@@ -567,7 +565,6 @@ def test_a_folder_is_not_mixed_up(recipe: Recipe, trained: Path, tmp_path: Path)
 
 
 def test_a_recipe_may_change_where_a_run_has_not_been(recipe: Recipe, trained: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
 
     _copy(trained, tmp_path, ["distill"])
     open_stage(recipe, tmp_path, "rl")
@@ -635,6 +632,34 @@ def test_stages_that_begin_with_the_same_weights(recipe: Recipe, trained: Path, 
     run = open_stage(fork, folder, "qat")
     assert all(torch.equal(p, stored["model"][n]) for n, p in run.model.named_parameters())
     assert run.tokens == stored["tokens"] and fork.before("export") == "qat"
+
+
+@pytest.mark.parametrize("stage", ["rl", "qat"])
+def test_a_stage_that_trains_some_parameters_leaves_the_others(
+    stage: str, trained: Path, tmp_path: Path
+) -> None:
+    """`only` names them by how their names begin; what begins with nothing is said."""
+    (tmp_path / "some.toml").write_text(
+        RECIPE.replace(f"[stages.{stage}]\n", f'[stages.{stage}]\nonly = "norm."\n')
+    )
+    some = read_recipe(str(tmp_path / "some.toml"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    _copy(trained, folder, ["distill", *(("rl",) if stage == "qat" else ())])
+    (folder / "recipe.json").unlink()
+    run = open_stage(some, folder, stage)
+    first = {n: p.clone() for n, p in run.model.named_parameters()}
+    with pytest.MonkeyPatch.context() as patch:
+        from motet.train import reinforce
+
+        patch.setattr(reinforce, "judge", lambda e, o, b, p: _by_length(o))
+        patch.setattr(reinforce, "outcome_of", lambda r, e: Outcome("", len(set(r.ids)), 0))
+        STEPS[some.stages[stage].kind](run)
+    changed = {n for n, p in run.model.named_parameters() if not torch.equal(p, first[n])}
+    assert changed == {"norm.scale"} and len(run.optimizer.state_dict()["state"]) == 1
+    none = replace(some, stages={**some.stages, stage: replace(some.stages[stage], only="gate")})
+    with pytest.raises(UsageError, match=r"only is 'gate'; the parameters are embedding.weight, block.N"):
+        open_stage(none, folder, stage)
 
 
 def test_an_export_runs_in_the_engine(recipe: Recipe, trained: Path, tmp_path: Path) -> None:

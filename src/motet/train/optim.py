@@ -25,7 +25,7 @@ def orthogonalize(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32)
 
 
 class MuonAdamW:
-    """One step over all parameters. Matrices in blocks (the router excepted) go to Muon, the rest to AdamW.
+    """One step over all parameters that are trained. Matrices in blocks (the router excepted) go to Muon, the rest to AdamW.
 
     A `muon_lr` of 0 sends everything to AdamW: orthogonalised, a noisy gradient is as long as a good one.
     """
@@ -34,8 +34,9 @@ class MuonAdamW:
         self, model: nn.Module, muon_lr: float, adam_lr: float, decay: float,
         dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
-        self.muon = {n: p for n, p in model.named_parameters() if muon_lr and _is_matrix(n, p)}
-        self.adam = {n: p for n, p in model.named_parameters() if n not in self.muon}
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.muon = {n: p for n, p in trained.items() if muon_lr and _is_matrix(n, p)}
+        self.adam = {n: p for n, p in trained.items() if n not in self.muon}
         self.muon_lr, self.adam_lr, self.decay = muon_lr, adam_lr, decay
         self.dtype = dtype
         self.state: dict[str, dict[str, Tensor]] = {}

@@ -61,11 +61,13 @@ class Balance:
 class Stage:
     """What every stage has. `yarn` off trains the unscaled rotary embedding; `quantize` shows experts through MXFP4.
 
-    `weights`: the stage whose weights this one begins with; the one before it when empty.
+    `weights`: the stage whose weights this one begins with; the one before it when empty. `only`: how the names of the
+    parameters begin that are trained; all when empty.
     """
 
     kind: str = ""
     weights: str = ""
+    only: str = ""
     steps: int = 0
     yarn: bool = True
     quantize: bool = False

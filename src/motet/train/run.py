@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from motet.errors import UserError
+from motet.errors import UsageError, UserError
 from motet.reference import Reference
 from motet.tokenizer import Encoding
 from motet.train.fast import fast_model, fuse
@@ -143,6 +144,11 @@ def open_stage(recipe: Recipe, folder: Path, stage: str) -> Run:
     size = max(encoding.special_tokens.values()) + 1
     config = recipe.config(size, eos, encoding.special("<|endoftext|>"), settings.yarn)
     model = fast_model(config)
+    for name, p in model.named_parameters():
+        p.requires_grad_(name.startswith(settings.only))
+    if not any(p.requires_grad for p in model.parameters()):
+        known = ", ".join(dict.fromkeys(re.sub(r"\d+", "N", name) for name, _ in model.named_parameters()))
+        raise UsageError(f"stages.{stage}.only is {settings.only!r}; the parameters are {known}.")
     rates = settings.optimizer
     optimizer = MuonAdamW(model, rates.muon, rates.adam, rates.weight_decay, DTYPES[recipe.precision])
     run = Run(recipe, folder, encoding, stage, model, optimizer)
