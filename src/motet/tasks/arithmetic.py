@@ -57,12 +57,13 @@ class Addition(_Integer, Family[Terms]):
         "How much is left of {a} without {b}?", "Remove {b} from {a}.", "By how much is {a} larger than {b}?", "{a}, less {b}?")  # fmt: skip
 
     def draw(self, rng: random.Random, level: int) -> Terms:
-        """Level 1: two numbers of up to two digits; 2: two of up to three; 3 and 4: three and four of up to three."""
+        """Level 1: two numbers of up to two digits, often of one; 2: two of up to three; 3 and 4: three and four of up to three."""
         top, count = (100, 1000, 1000, 1000, 1000)[level - 1], (2, 2, 3, 4, 5)[level - 1]
+        top = 10 if level == 1 and rng.random() < 0.3 else top
         total = first = rng.randrange(1, top)
         rest = []
         for _ in range(count - 1):
-            n = rng.randrange(1, top) if rng.random() < 0.7 else rng.randrange(1, 100)
+            n = rng.randrange(1, top if rng.random() < 0.7 else min(top, 100))
             sign = "-" if rng.random() < 0.4 and n <= total else "+"
             total += n if sign == "+" else -n
             rest.append((sign, n))
@@ -96,7 +97,7 @@ class Addition(_Integer, Family[Terms]):
 
 
 class Multiplication(_Integer, Family[tuple[int, int]]):
-    """a * b with a of two to three digits and b of one to two. Beyond: four digits by two."""
+    """a * b with a of one to three digits and b of one to two. Beyond: four digits by two."""
 
     name = "multiplication"
     weights = (1, 2, 3, 3)
@@ -117,6 +118,7 @@ class Multiplication(_Integer, Family[tuple[int, int]]):
     def draw(self, rng: random.Random, level: int) -> tuple[int, int]:
         """The larger number first."""
         wide, narrow = self._SHAPES[level - 1]
+        wide = narrow if level == 1 and rng.random() < 0.3 else wide
         a, b = rng.randrange(*wide), rng.randrange(*narrow)
         return max(a, b), min(a, b)
 
@@ -141,6 +143,8 @@ class Multiplication(_Integer, Family[tuple[int, int]]):
 
 def partial_products(a: int, b: int) -> str:
     """Partial products without carries: the tens and ones of `a` times a single digit, or `a` times the digits of `b`."""
+    if a < 10:
+        return f"{a}*{b}={a * b}."
     if b < 10:
         head, ones = a // 10 * 10, a % 10
         return f"{head}*{b}={head * b}; {ones}*{b}={ones * b}; {head * b}+{ones * b}={a * b}."
