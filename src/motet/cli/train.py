@@ -33,7 +33,7 @@ def train(
         Path | None, typer.Option("--run", metavar="DIR", help="The run's folder; an unfinished run goes on. Default: runs/R.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where a checkpoint goes. Default: 'model' in the run's folder, for a stage named otherwise its name.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the checkpoint goes. Default: DIR/model of the run. Exports of another name go to folders of that name in DIR.")
     ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="The recipe's own small form, to see that all is well.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", min=0, help="Another seed than the recipe's.")] = None,
@@ -59,7 +59,7 @@ def train(
     screen = Screen(json)
     with screen:
         for name in chosen(wanted, stage):
-            target = out or folder / ("model" if name == "export" else name)
+            target = (out or folder / "model") if name == "export" else (out or folder) / name
             if not do(wanted, folder, name, target, until, screen.watch()):
                 break
     if json:

@@ -301,9 +301,10 @@ def _way(edges: Edges, a: str, b: str) -> tuple[list[str], list[str], list[str]]
     """A shortest path, and the search until `b` is reached: what each node leads to, and the same with every edge looked at."""
     parents, short, long = {a: ""}, list[str](), list[str]()
     queue = [a]
-    for node in queue:  # grows on the way
+    while b not in parents:
+        node = queue.pop(0)
         new, looked = list[str](), list[str]()
-        for edge in edges if b not in parents else ():
+        for edge in edges:
             other = edge[edge[0] == node] if node in edge else node
             reached = other not in parents
             looked.append("-".join(edge) + (f" {other}" if reached else ""))
@@ -312,9 +313,8 @@ def _way(edges: Edges, a: str, b: str) -> tuple[list[str], list[str], list[str]]
                 new.append(other)
             if other == b:
                 break
-        if looked:
-            short.append(f"{node}: {' '.join(new) or 'none'}")
-            long.append(f"{node}: {', '.join(looked)}")
+        short.append(f"{node}: {' '.join(new) or 'none'}")
+        long.append(f"{node}: {', '.join(looked)}")
         queue += new
     path = [b]
     while parents[path[-1]]:
