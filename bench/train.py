@@ -22,7 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from motet.reference import MoE, Parts, Reference, swiglu
-from motet.train.fast import FAST, FastAttention, FastNorm, fuse
+from motet.train.attention import FastAttention
+from motet.train.fast import FAST, FastNorm
+from motet.train.fusing import fuse
 from motet.train.quantize import seen
 from motet.train.recipe import read_recipe
 

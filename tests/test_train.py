@@ -243,13 +243,23 @@ def test_packing_keeps_documents_apart_and_padding_untaught() -> None:
 
 @pytest.mark.parametrize("parts", [Parts(), FAST])
 def test_a_packed_document_reads_as_it_does_alone(parts: Parts) -> None:
+    """Two rows that end in padding; documents shorter than a window, longer than two, of one token; numbers that come again."""
     model = Reference(_shape(), parts=parts).initialize(torch.Generator().manual_seed(3), std=1.0)
     g = torch.Generator().manual_seed(4)
-    documents = [torch.randint(0, 90, (n,), generator=g) for n in (70, 21, 40)]
-    segments = torch.cat([torch.full((len(d),), i) for i, d in enumerate(documents)])[None]
+    rows = [
+        [torch.randint(0, 90, (n,), generator=g) for n in lengths]
+        for lengths in ((70, 21, 1, 40), (32, 33, 64))
+    ]
+    ids, segments = torch.zeros(2, 140, dtype=torch.int64), torch.full((2, 140), -1)
+    for b, documents in enumerate(rows):
+        whole = torch.cat(documents)
+        ids[b, : len(whole)] = whole
+        segments[b, : len(whole)] = torch.arange(len(documents)).repeat_interleave(
+            torch.tensor([len(d) for d in documents])
+        )
     with torch.no_grad():
-        together = model(torch.cat(documents)[None], segments=segments)[0]
-        alone = torch.cat([model(d[None])[0] for d in documents])
+        together = model(ids, segments=segments)[segments >= 0]
+        alone = torch.cat([model(d[None])[0] for documents in rows for d in documents])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -275,13 +285,15 @@ def test_the_fast_path_has_the_gradients_of_the_reference() -> None:
             p.add_(torch.randn(p.shape, generator=g) * (2.0 if "mlp1_bias" in name else 0.2))
     fast = fast_model(_shape())
     fast.load_state_dict(slow.state_dict())
-    ids, target = torch.randint(0, 90, (2, 3, 57), generator=g)
-    segments = (torch.arange(57) // 20).expand(3, -1).contiguous()
+    ids, target = torch.randint(0, 90, (2, 3, 97), generator=g)
+    segments = (torch.arange(97) // 40).expand(3, -1).contiguous()
+    segments[0, 50:], segments[1, 80:] = 1, -1  # a long document, and padding
+    real = segments.view(-1) >= 0
     for model in (slow, fast):
         routing: list[Routing] = []
         logits = model(ids, routing=routing, segments=segments)
-        loss = torch.nn.functional.cross_entropy(logits.view(-1, 90), target.view(-1))
-        (loss + 0.01 * sum(r.logits.logsumexp(-1).square().mean() for r in routing)).backward()
+        loss = torch.nn.functional.cross_entropy(logits.view(-1, 90)[real], target.view(-1)[real])
+        (loss + 0.01 * sum(r.logits[real].logsumexp(-1).square().mean() for r in routing)).backward()
     for (name, a), b in zip(slow.named_parameters(), fast.parameters(), strict=True):
         assert a.grad is not None and b.grad is not None
         assert float((a.grad - b.grad).norm()) <= 2e-5 * float(a.grad.norm()) + 1e-8, name
@@ -309,17 +321,18 @@ def test_slots_hold_every_choice_once_however_uneven_the_experts_are(skew: float
     torch.testing.assert_close(at.batched(x, m[at.order])[rows[7]], x[rows[7]] @ m[choice.view(-1)[7]])
 
 
-def test_short_documents_are_packed_apart_from_long_ones(encoding: Encoding) -> None:
-    """Attention costs a row's length at every position, so short documents stay in rows of half the length."""
-    whole = batch({"world": 0.5, "sheets": 0.5}, encoding, "widths", 6000, 1, 512)
-    widths = [int(c.ids.shape[1]) for c in whole]
-    assert max(widths) > 256 and min(widths) <= 256 and len(whole) == 2
-    lengths = [
-        int(n) for c in whole if c.ids.shape[1] <= 256 for r in c.segments for n in r[r >= 0].bincount()
-    ]
-    assert lengths and max(lengths) < 256
-    documents = sum(int(row.max()) + 1 for c in whole for row in c.segments)
-    assert 6000 <= sum(int(c.real.sum()) for c in whole) + documents < 6000 + 512
+def test_a_pass_holds_documents_one_behind_the_other(encoding: Encoding) -> None:
+    """No padding but at the end, every document once, passes of about one size; more passes hold the same documents."""
+    kinds = {"world": 0.5, "sheets": 0.5}
+    (whole,), parts = (batch(kinds, encoding, "passes", 6000, n, 512) for n in (1, 3))
+    assert len(parts) == 3 and all(len(c.ids) == 1 for c in (whole, *parts))
+    for c in (whole, *parts):
+        assert c.ids.numel() % 64 == 0 and c.ids.numel() - int(c.real.sum()) < 64
+        assert c.real.diff().sum() <= 1 and c.segments.diff()[:, : int(c.real.sum()) - 1].min() >= 0
+        assert abs(int(c.real.sum()) - 6000 * len(c.ids) / (1 if c is whole else 3)) < 600
+    assert torch.cat([c.ids.view(-1)[c.real] for c in parts]).equal(whole.ids.view(-1)[whole.real])
+    documents = int(whole.segments.max()) + 1
+    assert 6000 <= int(whole.real.sum()) + documents < 6000 + 512
 
 
 def test_a_batch_is_sampled_as_its_rows_are_alone(encoding: Encoding) -> None:

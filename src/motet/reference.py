@@ -80,12 +80,12 @@ class _SinkAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, mask: Tensor | None) -> Tensor:
-        """q, k, v (B, H, T, D) float32; sinks (H,); mask additive, broadcastable to (B, H, Tq, Tk), None = causal."""
+        """As `attend`."""
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, mask is None, attn_mask=mask
         )
         lse = lse.reshape(out.shape[:3])
-        total = torch.logaddexp(lse, sinks.view(1, -1, 1))
+        total = torch.logaddexp(lse.reshape(len(q), len(sinks), -1), sinks.view(1, -1, 1)).view(lse.shape)
         out = out * torch.exp(lse - total).unsqueeze(-1)
         ctx.save_for_backward(q, k, v, sinks, out, total)
         ctx.mask = mask
@@ -98,9 +98,18 @@ class _SinkAttention(torch.autograd.Function):
         dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad, q, k, v, out, total, 0.0, ctx.mask is None, attn_mask=ctx.mask
         )
-        share = torch.exp(sinks.view(1, -1, 1) - total)
-        dsinks = -(share * (grad * out).sum(-1)).sum((0, 2))
+        of_heads = (len(q), len(sinks), -1)
+        share = torch.exp(sinks.view(1, -1, 1) - total.view(of_heads))
+        dsinks = -(share * (grad * out).sum(-1).view(of_heads)).sum((0, 2))
         return dq, dk, dv, dsinks, None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, mask: Tensor | None) -> Tensor:
+    """q (B, H, Tq, D), k and v (B, H, Tk, D), float32; sinks (H,); mask additive, broadcastable to (B, H, Tq, Tk), None = causal.
+
+    Query heads that share keys may also stand one behind the other, q (B, K, H/K * Tq, D) and k, v (B, K, Tk, D), under a mask.
+    """
+    return cast(Tensor, _SinkAttention.apply(q, k, v, sinks, mask))  # type: ignore[no-untyped-call]
 
 
 class _Permute(torch.autograd.Function):
@@ -185,6 +194,10 @@ class Attention(nn.Module):
         self.sinks = nn.Parameter(torch.zeros(self.heads))
         self.out = nn.Linear(self.heads * self.head_dim, width)
 
+    def sight(self, past: int, count: int, pad: Tensor | None, segments: Tensor | None) -> Any:
+        """The `mask` of `forward`, the same for every layer with this window."""
+        return _mask(self.window, past, count, pad, segments)
+
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None
     ) -> Tensor:
@@ -196,7 +209,7 @@ class Attention(nn.Module):
         ratio = self.heads // self.kv_heads
         if ratio > 1:
             k, v = k.repeat_interleave(ratio, dim=1), v.repeat_interleave(ratio, dim=1)
-        y = cast(Tensor, _SinkAttention.apply(q, k, v, self.sinks.float(), mask))  # type: ignore[no-untyped-call]
+        y = attend(q, k, v, self.sinks.float(), mask)
         return cast(Tensor, self.out(y.transpose(1, 2).reshape(batch, time, -1).to(x.dtype)))
 
     def _heads(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -368,9 +381,8 @@ class Reference(nn.Module):
         cos, sin = self._angles(past, ids.shape[1])
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         pad = cache.pad if cache is not None else None
-        masks = {
-            w: _mask(w, past, ids.shape[1], pad, segments) for w in {b.attn.window for b in self._blocks()}
-        }
+        kinds = {b.attn.window: b.attn for b in self._blocks()}
+        masks = {w: a.sight(past, ids.shape[1], pad, segments) for w, a in kinds.items()}
         for block in self._blocks():
             x = x + block.attn(x, cos, sin, masks[block.attn.window], cache)
             x = x + block.mlp(x, routing)

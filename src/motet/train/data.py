@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 EFFORT_SHARES: Mapping[Effort, float] = {"low": 0.12, "medium": 0.38, "high": 0.5}
 ROUND = 64  # padded lengths are multiples of this: each new shape costs a compiled primitive
-SHORTEST = 256  # rows shorter than this pack badly
 _INSTRUCTIONS = ("You are a helpful assistant.", "Answer the question.", "Be brief.", "You are a calculator.",
                  "Help the user.", "Answer politely.", "Be helpful and exact.")  # fmt: skip
 _OPENERS = ("Hi. ", "Hello! ", "Please help me: ", "A question: ", "Next one. ", "Quickly: ", "I have this: ")
@@ -221,7 +220,7 @@ class Chunk:
 def batch(
     data: Mapping[str, float], encoding: Encoding, seed: str, tokens: int, chunks: int, longest: int
 ) -> list[Chunk]:
-    """A training batch of at least `tokens` ids in about `chunks` passes; documents beyond `longest` ids are left out.
+    """A training batch of at least `tokens` ids in `chunks` passes; documents beyond `longest` ids are left out.
 
     `seed` names the batch: run, stage and step.
     """
@@ -233,26 +232,20 @@ def batch(
         if len(drawn.ids) <= longest:
             rows.append(drawn)
             total += len(drawn.ids)
-    return passes(rows, chunks, longest)
+    return passes(rows, chunks)
 
 
-def passes(rows: Sequence[Row], chunks: int, longest: int) -> list[Chunk]:
-    """Documents packed into rows, in about `chunks` passes of one size.
-
-    Those of half of `longest` ids, a quarter and so on have rows of their own down to SHORTEST, because attention costs
-    a row's length at every position.
-    """
-    most = sum(len(r.ids) for r in rows) // chunks + longest
-    widths = [longest]
-    while widths[-1] // 2 >= SHORTEST:
-        widths.append(widths[-1] // 2)
-    out: list[Chunk] = []
-    for width, above in zip(widths, [*widths[1:], 0], strict=True):
-        bins = pack([r for r in rows if above < len(r.ids) <= width], width)
-        count = max(1, -(-len(bins) * width // most))
-        each = max(1, -(-len(bins) // count))
-        out += [collate(bins[i : i + each]) for i in range(0, len(bins), each)]
-    return out
+def passes(rows: Sequence[Row], chunks: int) -> list[Chunk]:
+    """Documents one behind the other in a single row a pass, in `chunks` passes of about one size (fewer where documents are)."""
+    each = sum(len(r.ids) for r in rows) / chunks
+    out: list[list[Row]] = []
+    done = 0
+    for r in rows:
+        if done >= each * len(out):
+            out.append([])
+        out[-1].append(r)
+        done += len(r.ids)
+    return [collate([mine]) for mine in out]
 
 
 def pack(rows: Sequence[Row], width: int) -> list[list[Row]]:

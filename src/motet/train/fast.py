@@ -8,46 +8,21 @@ called. Which of these is worth it was measured (bench/train.py); this file know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from motet.config import ModelConfig
-from motet.reference import Attention, Cache, MoE, Parts, Reference, RMSNorm, rotate
+from motet.reference import MoE, Parts, Reference, RMSNorm
+from motet.train.attention import FastAttention
+from motet.train.fusing import Fused, gather
 
 ROUND = 64  # slots per expert are a multiple of this
 GROUPS = 4  # of experts with about the same load; one alone pads every expert to the fullest, twice the work or more
-
-
-class Fused:
-    """A function that torch.compile may fuse. Compilation takes seconds, so short runs and tests leave it off."""
-
-    on: ClassVar[bool] = False
-
-    def __init__(self, plain: Callable[..., Any]) -> None:
-        self.plain = plain
-        self._compiled: Callable[..., Any] | None = None
-
-    def __call__(self, *args: Any) -> Any:
-        """The function's own arguments and result."""
-        if not Fused.on:
-            return self.plain(*args)
-        if self._compiled is None:
-            self._compiled = torch.compile(self.plain)
-        return self._compiled(*args)
-
-
-def fuse(on: bool) -> None:
-    """Let torch.compile fuse elementwise work from now on, in every model of this process."""
-    import torch._dynamo
-
-    Fused.on = on
-    # Training, sampling and measuring see a function with different flags; past the limit it would no longer be fused.
-    torch._dynamo.config.recompile_limit = 64
 
 
 @Fused
@@ -55,13 +30,6 @@ def _rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
     t = x.float()
     t = t * torch.rsqrt(t.square().mean(-1, keepdim=True) + eps)
     return (t * scale.float()).to(x.dtype)
-
-
-@Fused
-def _heads(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, T, H + 2K, D) -> q (B, H, T, D) and k, v (B, K, T, D), float32, q and k rotated."""
-    q, k, v = torch.split(qkv.transpose(1, 2), [heads, kv_heads, kv_heads], dim=1)
-    return rotate(q, cos, sin).float(), rotate(k, cos, sin).float(), v.float()
 
 
 @Fused
@@ -91,12 +59,6 @@ def _act_backward(
 def _sum_choices(y: Tensor) -> Tensor:
     """(N, k, d) -> (N, d), added in float32."""
     return y.float().sum(1).to(y.dtype)
-
-
-def _gather(rows: Tensor, index: Tensor) -> Tensor:
-    """rows (M, d) at index (...,), where M itself means a row of zeros."""
-    padded = torch.cat((rows, rows.new_zeros(1, rows.shape[-1])))
-    return padded[index.reshape(-1)].view(*index.shape, rows.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -183,7 +145,7 @@ class _Experts(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         """x (N, d), w1 (E, 2I, d) gates first, b1 (E, 2I), w2 (E, d, I), weight (N, k) -> (N, d)."""
         w1, w2 = w1[at.order], w2[at.order]
-        rows = _gather(x, at.token)
+        rows = gather(x, at.token)
         h = at.batched(rows, w1.mT, b1[at.order])
         share = weight.new_zeros(len(rows)).scatter_(0, at.place.reshape(-1), weight.reshape(-1))
         y = at.batched(_act(h, share, alpha, limit), w2.mT)
@@ -195,7 +157,7 @@ class _Experts(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, h, w1, w2, share = ctx.saved_tensors
         at: Slots = ctx.at
-        dy = _gather(grads[0], at.token)
+        dy = gather(grads[0], at.token)
         dh, dshare, a = _act_backward(h, share, at.batched(dy, w2), *ctx.constants)
         dx = _sum_choices(at.of_choices(at.batched(dh, w1)))
         dw1, dw2 = at.outer(dh, rows), at.outer(dy, a)
@@ -208,49 +170,6 @@ class FastNorm(RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """As RMSNorm."""
         return cast(Tensor, _rms_norm(x, self.scale, self.eps))
-
-
-class Buffers(Cache):
-    """A Cache that writes into room set aside: `capacity` positions, enough for prompt and reply."""
-
-    def __init__(self, layers: int, pad: Tensor, capacity: int) -> None:
-        super().__init__(layers, pad)
-        self.capacity = capacity
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """As Cache; the tensors returned are views."""
-        end = self.length + k.shape[2]
-        keys, values = self.keys[layer], self.values[layer]
-        if keys is None or values is None:
-            keys, values = (k.new_empty(*k.shape[:2], self.capacity, k.shape[3]) for _ in range(2))
-            self.keys[layer], self.values[layer] = keys, values
-        keys[:, :, self.length : end], values[:, :, self.length : end] = k, v
-        return keys[:, :, :end], values[:, :, :end]
-
-
-class FastAttention(Attention):
-    """Attention whose heads are cut and rotated in one pass, and whose single steps read each key once for its group."""
-
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None
-    ) -> Tensor:
-        """As Attention."""
-        batch, time, _ = x.shape
-        if cache is None or time != 1 or cache.pad is None:
-            return super().forward(x, cos, sin, mask, cache)
-        q, k, v = self._heads(self.qkv(self.norm(x)).view(batch, time, -1, self.head_dim), cos, sin)
-        k, v = cache.extend(self.layer, k, v)
-        first = max(0, k.shape[2] - self.window) if self.window else 0
-        k, v = k[:, :, first:], v[:, :, first:]
-        scores = q.view(batch, self.kv_heads, -1, self.head_dim) @ k.mT * self.head_dim**-0.5
-        void = torch.arange(first, first + k.shape[2]) < cache.pad[:, None]
-        scores.masked_fill_(void[:, None, None], float("-inf"))
-        sinks = self.sinks.float().view(1, self.kv_heads, -1, 1).expand(batch, -1, -1, 1)
-        share = torch.cat((scores, sinks), -1).softmax(-1)[..., :-1]
-        return cast(Tensor, self.out((share @ v).view(batch, time, -1).to(x.dtype)))
-
-    def _heads(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return cast("tuple[Tensor, Tensor, Tensor]", _heads(qkv, cos, sin, self.heads, self.kv_heads))
 
 
 class SlotExperts(MoE):

@@ -110,7 +110,7 @@ def to_row(r: Rollout) -> Row:
 
 def _learn(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
     settings = cast(Reinforce, run.settings)
-    chunks = passes(rows, settings.chunks, settings.longest)
+    chunks = passes(rows, settings.chunks)
     chosen, real = sum(c.target.numel() for c in chunks), sum(int(c.real.sum()) for c in chunks)
     entropy = drift = 0.0
     loads: list[Tensor] = []

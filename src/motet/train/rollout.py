@@ -15,7 +15,7 @@ from motet.harmony import Message, parse, render_message, said
 from motet.reference import Reference
 from motet.tasks.strict import strictly
 from motet.tokenizer import Encoding
-from motet.train.fast import Buffers
+from motet.train.attention import Buffers
 from motet.train.quantize import seen
 from motet.train.reward import Outcome
 

@@ -22,7 +22,8 @@ import torch
 from motet.errors import UsageError, UserError
 from motet.reference import Reference
 from motet.tokenizer import Encoding
-from motet.train.fast import fast_model, fuse
+from motet.train.fast import fast_model
+from motet.train.fusing import fuse
 from motet.train.optim import MuonAdamW
 from motet.train.recipe import Recipe, Stage
 
