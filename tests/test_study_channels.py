@@ -71,6 +71,9 @@ def test_what_may_be_seen_is_read_off_the_ids_alone() -> None:
     assert seen("<|channel|>final to=functions.f<|message|>{}<|call|>") == ["call"]
     assert seen("<|channel|>final<|message|>a<|constrain|>b<|end|>") == ["final"]
     assert seen("<|start|>user<|channel|>final<|message|>b") == []
+    assert seen("<|start|>assistant:b<|channel|>final<|message|>b") == ["final"]
+    assert seen("<|start|>assistant:b c<|channel|>final<|message|>b") == []
+    assert seen("<|start|>assistant:<|channel|>final<|message|>b") == []
 
 
 def test_a_case_and_its_twin_differ_in_private_words_only() -> None:

@@ -274,7 +274,8 @@ def _text(i: int, encoding: Encoding) -> str:
 def _channel(header: str) -> str:
     """The class of a header; \x01 stands for <|channel|>, \x02 for <|constrain|>."""
     to = re.search(r"to=(\S+?)(?=[\s\x01\x02<]|$)", header)
-    role = re.match(r"[^\x01\x02]*", header)[0].split("to=")[0].replace("assistant", "").strip()  # type: ignore[index]
+    author = re.match(r"[^\x01\x02]*", header)[0].split("to=")[0]  # type: ignore[index]
+    role = re.sub(r"assistant(:[A-Za-z0-9_.-]+(?!\S))?", "", author).strip()  # an assistant may have a name
     names = set(re.findall(r"\x01\s*([^\s\x01\x02<]*)", header))
     if role or (not names and to is None):
         return "none"
