@@ -291,6 +291,11 @@ def test_how_far_arguments_are_held(encoding: Encoding) -> None:
     )[0]
     bad = conversation(Function("f", "", {"not": {}}))
     Grammar(encoding, bad)  # not strict: any object
+    Grammar(
+        encoding, bad, Rules(tool_choice="required")
+    )  # what cannot be enforced is not, where nobody asked for it
+    for demand in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+        assert not walk(encoding, head + wrong, Rules(tool_choice=demand))[0]
     with pytest.raises(UsageError, match=r"tool 'functions.f' cannot be enforced: 'not' at #"):
         Grammar(encoding, bad, Rules(arguments="schema"))
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from motet.errors import UsageError
 from motet.harmony.headers import Kind, Node, home, kinds_of, trie
 from motet.harmony.messages import Conversation, DeveloperContent, SystemContent
 from motet.harmony.parse import CHANNELS
-from motet.harmony.schema import ResponseFormat
+from motet.harmony.schema import Function, ResponseFormat
 from motet.harmony.structured import Schema, Value
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class Rules:
     and no other); or the object the OpenAI APIs use for it. response_format: "json_object", or the API's object with a
     JSON Schema, holds the answer to it; None takes what the conversation's developer message declares.
     max_reasoning_tokens: tokens of content on analysis in the whole turn, code for the built-in tools included.
-    arguments of functions: "json" (an object; by its schema where the function is strict), "schema" (always by its schema)
-    or "free" (text, but for strict functions).
+    arguments of functions: "json" (an object; by its schema where the function is strict, or where a call is demanded and the
+    schema can be enforced), "schema" (always by its schema) or "free" (text, but for strict functions).
     """
 
     tool_choice: str | Mapping[str, Any] = "auto"
@@ -100,17 +101,28 @@ class Grammar:
         wanted = self.recipients if self.chosen is None else {self.chosen}
         self.has_functions = any(home(r) == "commentary" for r in self.recipients)
         self.only_builtin = all(home(r) == "analysis" for r in wanted)
-        schemas: dict[str, Schema] = {}
-        for name, f in functions.items():
-            if name in self.recipients and (f.strict or rules.arguments != "free"):
-                schema = f.enforced if f.strict or rules.arguments == "schema" else None
-                schemas[name] = Schema(ANY if schema is None else schema, encoding, f"the tool {name!r}")
-        self._arguments = schemas
+        self._arguments = {
+            name: self._held(name, f)
+            for name, f in functions.items()
+            if name in self.recipients and (f.strict or rules.arguments != "free")
+        }
         answer = rules.format or _declared_format(conversation)
         self._answer = None if answer is None else Schema(answer.schema, encoding, "the response format")
         self._tries: dict[tuple[bool, bool, bool, bool, bool], Node] = {}
         self.ends = {n: encoding.special(f"<|{n}|>") for n in ("end", "call", "return")}
         self.closing = trie(encoding, frozenset({Kind("final", plain=True)}), False).depth
+
+    def _held(self, name: str, f: Function) -> Schema:
+        """What the arguments of a function are held to."""
+        schema, what = f.enforced, f"the tool {name!r}"
+        if schema is not None and (f.strict or self.rules.arguments == "schema"):
+            return Schema(schema, self.encoding, what)
+        if (
+            schema is not None and self.must_call
+        ):  # whoever demands a call reads it without asking for strict arguments
+            with suppress(UsageError):
+                return Schema(schema, self.encoding, what)
+        return Schema(ANY, self.encoding, what)
 
     @property
     def stops(self) -> tuple[int, ...]:
