@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from motet.harmony import REASONS, REPAIRS
 
 if TYPE_CHECKING:
     from motet.tokenizer import Encoding
@@ -52,8 +51,12 @@ class Case:
 
 @cache
 def _pool(encoding: Encoding) -> tuple[int, ...]:
-    """Ids of words of seven letters with a space before them: none is part of another, and none is a word of this program's own."""
-    own, found = set(re.findall("(?=([a-z]{7}))", repr((REASONS, REPAIRS)))), []
+    """Ids of words of seven letters with a space before them: none is part of another, and none stands in this program's own text."""
+    package = Path(__file__).parents[1]
+    own, found = (
+        {w for p in package.rglob("*.py") for w in re.findall("(?=([a-z]{7}))", p.read_text("utf-8"))},
+        [],
+    )
     for i in range(encoding.n_vocab):
         try:
             text = encoding.token_bytes(i)
