@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -115,12 +115,10 @@ class Grammar:
     def _held(self, name: str, f: Function) -> Schema:
         """What the arguments of a function are held to."""
         schema, what = f.enforced, f"the tool {name!r}"
-        if schema is not None and (f.strict or self.rules.arguments == "schema"):
-            return Schema(schema, self.encoding, what)
-        if (
-            schema is not None and self.must_call
-        ):  # whoever demands a call reads it without asking for strict arguments
-            with suppress(UsageError):
+        asked = f.strict or self.rules.arguments == "schema"
+        # Whoever demands a call reads it, whether strict arguments were asked for or not.
+        if schema is not None and (asked or self.must_call):
+            with nullcontext() if asked else suppress(UsageError):
                 return Schema(schema, self.encoding, what)
         return Schema(ANY, self.encoding, what)
 

@@ -52,11 +52,9 @@ class Case:
 @cache
 def _pool(encoding: Encoding) -> tuple[int, ...]:
     """Ids of words of seven letters with a space before them: none is part of another, and none stands in this program's own text."""
-    package = Path(__file__).parents[1]
-    own, found = (
-        {w for p in package.rglob("*.py") for w in re.findall("(?=([a-z]{7}))", p.read_text("utf-8"))},
-        [],
-    )
+    sources = Path(__file__).parents[1].rglob("*.py")
+    own = {w for p in sources for w in re.findall("(?=([a-z]{7}))", p.read_text("utf-8"))}
+    found = list[int]()
     for i in range(encoding.n_vocab):
         try:
             text = encoding.token_bytes(i)

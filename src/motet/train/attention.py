@@ -90,9 +90,7 @@ class Whole:
             step = torch.arange(length)
             places = starts[mine, None] + step
             parts.append(places.masked_fill(step >= lengths[mine, None], count).view(-1))
-            ahead = torch.full((length, length), float("-inf")).triu(1)
-            mask = ahead.repeat(ratio, 1)[None, None] if length < LONG else None
-            groups.append((int(mine.sum()), length, mask))
+            groups.append((int(mine.sum()), length, _ahead(length, ratio) if length < LONG else None))
         index = torch.cat(parts)
         back = torch.full((count + 1,), len(index))
         back[index] = torch.arange(len(index))
@@ -101,11 +99,10 @@ class Whole:
     def attention(self, qkv: Tensor, sinks: Tensor) -> Tensor:
         """qkv (B*T, H + 2K, D) -> (B*T, H, D)."""
         rows, heads = cast(Tensor, _Move.apply(qkv, self.index, self.back)), len(sinks)  # type: ignore[no-untyped-call]
-        out, start = [], 0
-        for n, length, mask in self.groups:
-            part = rows[start : start + n * length].view(n, length, *rows.shape[1:])
-            out.append(_attend(part[:, :, :heads], part[:, :, heads:], sinks, mask).flatten(0, 1))
-            start += n * length
+        parts, out = torch.split(rows, [n * length for n, length, _ in self.groups]), []
+        for (n, length, mask), part in zip(self.groups, parts, strict=True):
+            documents = part.view(n, length, *rows.shape[1:])
+            out.append(_attend(documents[:, :, :heads], documents[:, :, heads:], sinks, mask).flatten(0, 1))
         return cast(Tensor, _Move.apply(torch.cat(out), self.back, self.index))  # type: ignore[no-untyped-call]
 
 
@@ -134,6 +131,11 @@ class Near:
         keys = torch.cat((F.pad(own[:-1], (0, 0, 0, 0, 0, 0, 1, 0)), own), 1)
         y = _attend(rows[:, :, :heads], keys, sinks, self.mask)
         return y.reshape(blocks * window, heads, -1)[: len(qkv)]
+
+
+def _ahead(length: int, ratio: int) -> Tensor:
+    """The additive mask of causality for `ratio` heads one behind the other, (1, 1, ratio * length, length)."""
+    return torch.full((length, length), float("-inf")).triu(1).repeat(ratio, 1)[None, None]
 
 
 def _numbered(segments: Tensor) -> Tensor:
